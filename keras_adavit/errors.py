@@ -1,0 +1,9 @@
+"""The one exception that means: what the user gave is wrong."""
+
+
+class InputError(ValueError):
+    """Wrong input: an argument, a recipe field, a folder or a file.
+
+    The message is one sentence that names the argument or the file, says what was expected and what
+    came. The commands print it and exit with code 2; anything else that is raised is a bug.
+    """

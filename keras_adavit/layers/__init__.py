@@ -1,0 +1,1 @@
+"""Layers: they wire the mathematics of `sampling` into a transformer block."""

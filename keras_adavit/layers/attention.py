@@ -1,0 +1,86 @@
+"""Multi-head self-attention that can be told which tokens and heads to use."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("keras_adavit")
+class GatedAttention(keras.layers.Layer):
+    """Self-attention over kept tokens with kept heads (paper, sections 3.1 and 3.3).
+
+    Kept tokens attend to kept tokens; a skipped one attends to itself. With full head gating a skipped head's query,
+    key, value and output are zero; with partial head gating its attention is the identity.
+
+    Args:
+        width: Width D of input and output.
+        num_heads: Heads H; must divide `width`.
+        qkv_bias: If query, key and value have biases.
+        partial_heads: If a skipped head passes its values through instead of giving zeros.
+    """
+
+    def __init__(self, width, num_heads, qkv_bias=True, partial_heads=False, **kwargs):
+        super().__init__(**kwargs)
+        self.width = width
+        self.num_heads = num_heads
+        self.qkv_bias = qkv_bias
+        self.partial_heads = partial_heads
+        self.qkv = keras.layers.Dense(3 * width, use_bias=qkv_bias, dtype=self.dtype_policy, name="qkv")
+        self.projection = keras.layers.Dense(width, dtype=self.dtype_policy, name="projection")
+
+    def build(self, input_shape):
+        self.qkv.build(input_shape)
+        self.projection.build((*input_shape[:-1], self.width))
+
+    def call(self, inputs, token_keep=None, head_keep=None):
+        """Attends.
+
+        Args:
+            inputs: Tensor (B, T, D), normalised.
+            token_keep: Tensor (B, T) of 0 and 1, or `None`: all tokens. No gradient flows into it.
+            head_keep: Tensor (B, H) of 0 and 1, or `None`: all heads.
+
+        Returns:
+            Tensor (B, T, D), not yet multiplied by `token_keep`.
+        """
+        length = inputs.shape[1]
+        qkv = ops.reshape(self.qkv(inputs), (-1, length, 3, self.num_heads, self.width // self.num_heads))
+        if head_keep is not None:
+            head_keep = ops.cast(head_keep, qkv.dtype)[:, None, :, None]  # (B, 1, H, 1)
+            if not self.partial_heads:
+                qkv = qkv * head_keep[:, :, None]
+        query, key, value = (qkv[:, :, index] for index in range(3))  # (B, T, H, D/H) each
+        if token_keep is None:
+            attended = ops.dot_product_attention(query, key, value)
+        else:
+            # A fused kernel may ignore a mask that differs between images, hence flash_attention=False.
+            mask = attention_mask(token_keep)[:, None]  # (B, 1, T, T)
+            attended = ops.dot_product_attention(query, key, value, mask=mask, flash_attention=False)
+        if head_keep is not None:
+            skipped = value * (1 - head_keep) if self.partial_heads else 0
+            attended = attended * head_keep + skipped
+        return self.projection(ops.reshape(attended, (-1, length, self.width)))
+
+    def compute_output_shape(self, input_shape, *args, **kwargs):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "width": self.width,
+            "num_heads": self.num_heads,
+            "qkv_bias": self.qkv_bias,
+            "partial_heads": self.partial_heads,
+        }
+
+
+def attention_mask(token_keep):
+    """Who attends to whom: kept to kept, and every token to itself.
+
+    Args:
+        token_keep: Tensor (B, T) of 0 and 1.
+
+    Returns:
+        Boolean tensor (B, T, T), rows are queries.
+    """
+    keep = ops.stop_gradient(token_keep) > 0.5
+    return (keep[:, :, None] & keep[:, None, :]) | ops.eye(keep.shape[1], dtype="bool")

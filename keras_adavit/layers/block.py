@@ -1,0 +1,158 @@
+"""One transformer block whose gates decide, per image, what of it is used."""
+
+import keras
+from keras import ops
+
+from keras_adavit.gate_config import GateConfig
+from keras_adavit.layers.attention import GatedAttention
+from keras_adavit.layers.gates import Gate
+from keras_adavit.layers.mlp import GatedMLP
+
+
+@keras.saving.register_keras_serializable("keras_adavit")
+class GatedBlock(keras.layers.Layer):
+    """Pre-norm transformer block with token, head and sub-layer gates (paper, section 3.1).
+
+    Args:
+        index: Number of the block, which decides with `gates` what is gated in it.
+        width: Width D.
+        num_heads: Heads H.
+        hidden: Width of the MLP's hidden layer.
+        gates: `GateConfig`, or `None` for a dense block.
+        qkv_bias: If query, key and value have biases.
+        layer_norm_epsilon: ε of the normalisations.
+        drop_path: Probability in [0, 1) with which an image skips a residual branch in training. A branch that the
+            block gate decides about has none: the gate's noise does that work.
+    """
+
+    def __init__(
+        self,
+        index,
+        width,
+        num_heads,
+        hidden,
+        gates=None,
+        qkv_bias=True,
+        layer_norm_epsilon=1e-6,
+        drop_path=0.0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.index = index
+        self.width = width
+        self.num_heads = num_heads
+        self.hidden = hidden
+        self.gates = GateConfig(**gates) if isinstance(gates, dict) else gates
+        self.qkv_bias = qkv_bias
+        self.layer_norm_epsilon = layer_norm_epsilon
+        self.drop_path = drop_path
+
+        def norm(name):
+            return keras.layers.LayerNormalization(epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name=name)
+
+        def gate(enabled, units, kind):
+            if not enabled:
+                return None
+            return Gate(units, gates.temperature, getattr(gates, f"{kind}_threshold"), name=f"{kind}_gate")
+
+        gates = self.gates
+        self.token_gate = gate(gates and gates.gates_tokens(index), 1, "token")
+        self.head_gate = gate(gates and gates.gates_heads(index), num_heads, "head")
+        self.block_gate = gate(gates and gates.gates_sublayers(index), 2, "block")
+        reads_class_token = self.head_gate or self.block_gate
+        self.policy_norm = norm("policy_norm") if reads_class_token and gates.normalize_policy_input else None
+        self.norm1 = norm("norm1")
+        self.norm2 = norm("norm2")
+        partial_heads = self.head_gate is not None and gates.heads == "partial"
+        self.attention = GatedAttention(
+            width, num_heads, qkv_bias, partial_heads, dtype=self.dtype_policy, name="attention"
+        )
+        self.mlp = GatedMLP(width, hidden, num_heads, dtype=self.dtype_policy, name="mlp")
+        # Dropout of whole images is drop-path.
+        self.drop = keras.layers.Dropout(
+            0.0 if self.block_gate else drop_path, noise_shape=(None, 1, 1), dtype=self.dtype_policy, name="drop_path"
+        )
+
+    def build(self, input_shape):
+        batch, length, width = input_shape
+        for layer in (self.norm1, self.norm2, self.attention, self.mlp):
+            layer.build(input_shape)
+        if self.token_gate:
+            self.token_gate.build((batch, length - 1, width))
+        for layer in (self.policy_norm, self.head_gate, self.block_gate):
+            if layer:
+                layer.build((batch, width))
+
+    def call(self, inputs, training=False, temperature=None):
+        """Decides, then computes everything and multiplies the skipped part away.
+
+        Args:
+            inputs: Tensor (B, T, D), class token first.
+            training: If the gates draw noise.
+            temperature: Scalar that replaces the gates' own τ in training.
+
+        Returns:
+            The block's output (B, T, D), and a dict of its decisions: `token_keep` (B, T), `head_keep` (B, H),
+            `block_keep` (B, 2), and their logits under `token_logits` (B, T-1), `head_logits`, `block_logits`
+            (zeros where a kind is not gated).
+        """
+        sampling = {"training": training, "temperature": temperature}
+        batch, length = ops.shape(inputs)[0], inputs.shape[1]
+        ones = ops.ones((batch, 1), dtype="float32")
+
+        policy_input = inputs[:, 0]
+        if self.policy_norm:
+            policy_input = self.policy_norm(policy_input)
+        block_keep, block_logits = decide(self.block_gate, policy_input, ones, 2, sampling)
+        head_keep, head_logits = decide(self.head_gate, policy_input, ones, self.num_heads, sampling)
+        normed = self.norm1(inputs)
+        patch_keep, token_logits = decide(self.token_gate, normed[:, 1:], ones[..., None], length - 1, sampling)
+        token_keep = ops.concatenate([ones, patch_keep], axis=1)  # (B, T)
+
+        attended = self.attention(
+            normed, token_keep if self.token_gate else None, head_keep if self.head_gate else None
+        )
+        attended = self._keep(attended, token_keep, block_keep[:, 0])
+        outputs = inputs + self.drop(attended, training=training)
+        full_heads = self.head_gate is not None and self.gates.heads == "full"
+        transformed = self.mlp(self.norm2(outputs), head_keep if full_heads else None)
+        mlp_token_keep = token_keep if self.gates and self.gates.gate_mlp_tokens else ones
+        transformed = self._keep(transformed, mlp_token_keep, block_keep[:, 1])
+        outputs = outputs + self.drop(transformed, training=training)
+        return outputs, {
+            "token_keep": token_keep,
+            "head_keep": head_keep,
+            "block_keep": block_keep,
+            "token_logits": token_logits,
+            "head_logits": head_logits,
+            "block_logits": block_logits,
+        }
+
+    def _keep(self, branch, token_keep, sublayer_keep):
+        """Multiplies the skipped part of a residual branch (B, T, D) away; nothing to do in an ungated block."""
+        if not (self.token_gate or self.block_gate):
+            return branch
+        keep = token_keep * sublayer_keep[:, None]  # (B, T)
+        return branch * ops.cast(keep, branch.dtype)[..., None]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "index": self.index,
+            "width": self.width,
+            "num_heads": self.num_heads,
+            "hidden": self.hidden,
+            "gates": self.gates.get_config() if self.gates else None,
+            "qkv_bias": self.qkv_bias,
+            "layer_norm_epsilon": self.layer_norm_epsilon,
+            "drop_path": self.drop_path,
+        }
+
+
+def decide(gate, inputs, ones, units, sampling):
+    """A gate's decisions and logits, (B, units) each; ones and zeros without a gate."""
+    if gate is None:
+        keep = ops.tile(ops.reshape(ones, (-1, 1)), (1, units))
+        return keep, ops.zeros_like(keep)
+    keep, logits = gate(inputs, **sampling)
+    return ops.reshape(keep, (-1, units)), ops.reshape(logits, (-1, units))

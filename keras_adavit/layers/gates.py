@@ -1,0 +1,77 @@
+"""The gate: one linear layer that decides."""
+
+import keras
+from keras import ops
+
+from keras_adavit import sampling
+
+# A new gate keeps nearly everything: training starts from the dense model's function and closes what the budget asks
+# for. With a bias of zero half of every block would be gone before the first step.
+INITIAL_BIAS = 3.0
+
+
+@keras.saving.register_keras_serializable("keras_adavit")
+class Gate(keras.layers.Layer):
+    """Decides with one linear layer: keep = 1[σ(logit) > threshold] (paper, section 3.1).
+
+    In training the logit is disturbed by Gumbel noise and divided by the temperature, and the gradient passes straight
+    through the sigmoid. It always computes in float32: a decision must not depend on rounding.
+
+    Args:
+        units: Decisions an input row: 1 a token, H heads, 2 sub-layers.
+        temperature: τ > 0 in training.
+        threshold: Initial value, in (0, 1), of the weight `threshold`, which is saved but not trained.
+    """
+
+    def __init__(self, units, temperature=5.0, threshold=0.5, **kwargs):
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.units = units
+        self.temperature = temperature
+        self.initial_threshold = threshold
+        self.seed_generator = keras.random.SeedGenerator()
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(
+            shape=(input_shape[-1], self.units),
+            initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+            name="kernel",
+        )
+        self.bias = self.add_weight(
+            shape=(self.units,), initializer=keras.initializers.Constant(INITIAL_BIAS), name="bias"
+        )
+        self.threshold = self.add_weight(
+            shape=(),
+            initializer=keras.initializers.Constant(self.initial_threshold),
+            trainable=False,
+            name="threshold",
+        )
+
+    def call(self, inputs, training=False, temperature=None):
+        """Decides.
+
+        Args:
+            inputs: Float tensor (..., D).
+            training: If noise is drawn.
+            temperature: Scalar that replaces the layer's own; read in training only.
+
+        Returns:
+            Two float32 tensors (..., units): the decisions, exactly 0 or 1, and the logits.
+        """
+        logits = ops.matmul(inputs, self.kernel) + self.bias
+        if training:
+            noise = sampling.gumbel_noise(ops.shape(logits), self.seed_generator)
+            temperature = self.temperature if temperature is None else temperature
+            return sampling.gumbel_sigmoid(logits, noise, temperature, self.threshold), logits
+        return sampling.straight_through(ops.sigmoid(logits), self.threshold), logits
+
+    def compute_output_shape(self, input_shape):
+        shape = (*input_shape[:-1], self.units)
+        return shape, shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "temperature": self.temperature,
+            "threshold": self.initial_threshold,
+        }

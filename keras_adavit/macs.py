@@ -1,0 +1,100 @@
+"""Multiply-accumulates (MACs) in closed form: of the stem, of gates, of a block with a given policy, of the classifier.
+
+Plain arithmetic on counts, so that the same formulas serve Python numbers, arrays and differentiable tensors.
+
+How it is counted
+- A linear layer from a to b features costs a·b a token; a bias nothing.
+- A layer normalisation costs 5 an element, as in the published tables. A block's second one is counted always, the
+  first where attention runs; the final one belongs to `classifier_macs`.
+- Attention of h kept heads (w = h·D/H channels) over t kept tokens costs 3·t·D·w (query, key, value), 2·t²·w (scores
+  and their use) and t·w·D (projection).
+- **The deliberate difference to the published tables**: they count the projection of h kept heads as t·w·w, as if it
+  produced only w of the D channels. It produces all D, so t·w·(D − w) more are counted here: nothing with all heads
+  kept, at most 2.9 % of a dense DeiT-S block (at half of the heads), about 1 % of a typical image.
+- The gates themselves are counted too, where the tables leave them out: 0.02 % of DeiT-S.
+- With full head gating and no head kept, both sub-layers give a constant that does not depend on the image, so they
+  cost nothing, as in the published tables.
+"""
+
+from keras import ops
+
+NORM_MACS = 5  # an element
+
+
+def attention_macs(tokens, heads, *, width, num_heads, partial_heads=False):
+    """MACs of one attention sub-layer, its normalisation left out.
+
+    Args:
+        tokens: Kept tokens, class token included: number or tensor.
+        heads: Kept heads: number or tensor.
+        width: Width D.
+        num_heads: Heads H.
+        partial_heads: If a skipped head passes its values on, so that all values are computed.
+
+    Returns:
+        MACs, of the broadcast shape of `tokens` and `heads`.
+    """
+    kept = heads * (width // num_heads)  # channels of kept heads
+    query_key = 2 * tokens * width * kept
+    scores = 2 * tokens * tokens * kept
+    value_and_projection = 2 * tokens * width * (width if partial_heads else kept)
+    return query_key + scores + value_and_projection
+
+
+def mlp_macs(tokens, heads, *, width, num_heads, hidden, full_heads=True):
+    """MACs of one MLP sub-layer, its normalisation left out.
+
+    Args:
+        tokens: Tokens that the MLP computes: number or tensor.
+        heads: Kept heads: number or tensor; with `full_heads` only their channels enter the first layer.
+        width: Width D.
+        num_heads: Heads H.
+        hidden: Width of the hidden layer.
+        full_heads: If heads are gated fully.
+
+    Returns:
+        MACs, of the broadcast shape of `tokens` and `heads`.
+    """
+    if not full_heads:
+        return 2 * tokens * width * hidden
+    kept = heads * (width // num_heads)
+    return tokens * hidden * (kept + width * ops.minimum(heads, 1))
+
+
+def block_macs(policy, *, width, num_heads, hidden, heads="full", gate_mlp_tokens=True):
+    """MACs of every block under a policy, gates left out.
+
+    Args:
+        policy: Dict of `token_keep` (B, L, T), `head_keep` (B, L, H), `block_keep` (B, L, 2).
+        width, num_heads, hidden: Sizes of a block.
+        heads: `"full"`, `"partial"` or `None`, as in `GateConfig`.
+        gate_mlp_tokens: If skipped tokens skip the MLP too.
+
+    Returns:
+        Float32 tensor (B, L), differentiable in the policy.
+    """
+    length = policy["token_keep"].shape[-1]
+    tokens = ops.sum(policy["token_keep"], axis=-1)  # (B, L)
+    kept_heads = ops.sum(policy["head_keep"], axis=-1)  # (B, L)
+    attention, mlp = policy["block_keep"][..., 0], policy["block_keep"][..., 1]
+    norm = NORM_MACS * length * width
+    sizes = {"width": width, "num_heads": num_heads}
+    attention_cost = attention_macs(tokens, kept_heads, **sizes, partial_heads=heads == "partial")
+    mlp_tokens = tokens if gate_mlp_tokens else length
+    mlp_cost = mlp_macs(mlp_tokens, kept_heads, **sizes, hidden=hidden, full_heads=heads == "full")
+    return attention * (attention_cost + norm) + mlp * mlp_cost + norm
+
+
+def gate_macs(length, *, width, num_heads, tokens, heads, blocks):
+    """MACs of one block's gates, each a linear layer: `length` tokens, and which of the three gates it has."""
+    return width * ((length - 1) * bool(tokens) + num_heads * bool(heads) + 2 * bool(blocks))
+
+
+def patch_embedding_macs(image_size, patch_size, channels, width):
+    """MACs of the patch embedding: a linear layer of every patch."""
+    return (image_size // patch_size) ** 2 * patch_size**2 * channels * width
+
+
+def classifier_macs(length, width, num_classes):
+    """MACs of the final normalisation and the classifier."""
+    return NORM_MACS * length * width + width * num_classes

@@ -1,0 +1,1 @@
+"""Models: a backbone of gated blocks and the classifier that trains it."""

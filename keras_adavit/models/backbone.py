@@ -1,0 +1,253 @@
+"""The vision transformer: stem, gated blocks, final normalisation."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_adavit import macs
+from keras_adavit.errors import InputError
+from keras_adavit.gate_config import GateConfig
+from keras_adavit.layers.block import GatedBlock
+from keras_adavit.layers.patch_embedding import PatchEmbedding
+from keras_adavit.policy import LOGIT_KEYS, POLICY_KEYS, stack_blocks
+
+
+@keras.saving.register_keras_serializable("keras_adavit")
+class AdaViTBackbone(keras.Model):
+    """Vision transformer in which every block decides, per image, what it uses (Meng et al., CVPR 2022).
+
+    Args:
+        image_size: Side S of the square images in pixels; a multiple of `patch_size`.
+        patch_size: Side of a patch in pixels.
+        width: Width D of a token; a multiple of `num_heads`.
+        depth: Blocks L.
+        num_heads: Attention heads H of a block.
+        mlp_ratio: Hidden width of the MLPs over D.
+        gates: `GateConfig`; `None` is the dense model.
+        channels: Channels of an image.
+        positions: `"learned"`, or `"sinusoid"`: fixed, as in the published gated models.
+        qkv_bias: If query, key and value have biases.
+        layer_norm_epsilon: ε of the normalisations.
+        drop_path: Largest drop-path probability, in [0, 1), reached linearly at the last block; only for sub-layers
+            that no gate decides about.
+
+    Raises:
+        InputError: If a size is not positive or does not divide, or the gates fit no block.
+    """
+
+    def __init__(
+        self,
+        image_size=224,
+        patch_size=16,
+        width=384,
+        depth=12,
+        num_heads=6,
+        mlp_ratio=4.0,
+        gates=None,
+        channels=3,
+        positions="learned",
+        qkv_bias=True,
+        layer_norm_epsilon=1e-6,
+        drop_path=0.0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        gates = GateConfig(**gates) if isinstance(gates, dict) else gates
+        sizes = {
+            "image_size": image_size,
+            "patch_size": patch_size,
+            "width": width,
+            "depth": depth,
+            "num_heads": num_heads,
+            "mlp_ratio": mlp_ratio,
+            "channels": channels,
+        }
+        check_sizes(sizes, gates, positions, drop_path)
+        self.image_size = image_size
+        self.patch_size = patch_size
+        self.width = width
+        self.depth = depth
+        self.num_heads = num_heads
+        self.mlp_ratio = mlp_ratio
+        self.gates = gates
+        self.channels = channels
+        self.positions = positions
+        self.qkv_bias = qkv_bias
+        self.layer_norm_epsilon = layer_norm_epsilon
+        self.drop_path = drop_path
+
+        self.hidden = int(width * mlp_ratio)
+        self.length = (image_size // patch_size) ** 2 + 1  # tokens T, class token included
+        self.stem = PatchEmbedding(patch_size, width, dtype=self.dtype_policy, name="stem")
+        self.blocks = [
+            GatedBlock(
+                index,
+                width,
+                num_heads,
+                self.hidden,
+                gates,
+                qkv_bias,
+                layer_norm_epsilon,
+                drop_path * index / max(depth - 1, 1),
+                dtype=self.dtype_policy,
+                name=f"block_{index}",
+            )
+            for index in range(depth)
+        ]
+        self.norm = keras.layers.LayerNormalization(epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name="norm")
+        self.build((None, image_size, image_size, channels))
+
+    def build(self, input_shape):
+        if self.built:
+            return
+        self.stem.build(input_shape)
+        self.class_token = self.add_weight(
+            shape=(1, 1, self.width), initializer=keras.initializers.TruncatedNormal(stddev=0.02), name="class_token"
+        )
+        learned = self.positions == "learned"
+        self.position = self.add_weight(
+            shape=(1, self.length, self.width),
+            initializer=keras.initializers.TruncatedNormal(stddev=0.02) if learned else sinusoid_initializer,
+            trainable=learned,
+            name="position",
+        )
+        for block in self.blocks:
+            block.build((None, self.length, self.width))
+        self.norm.build((None, self.length, self.width))
+        self.built = True
+
+    def call(self, images, training=False, temperature=None, details=False):
+        """Encodes images.
+
+        Args:
+            images: Float tensor (B, S, S, C), channels last, already normalised.
+            training: If the gates draw noise.
+            temperature: Scalar that replaces the gates' own τ in training.
+            details: If the gates' logits are returned too.
+
+        Returns:
+            A dict: `tokens` (B, T, D) normalised, class token first; the policy `token_keep` (B, L, T), `head_keep`
+            (B, L, H), `block_keep` (B, L, 2); `macs` (B,) of each image up to here. With `details` also
+            `token_logits` (B, L, T-1), `head_logits` (B, L, H), `block_logits` (B, L, 2).
+        """
+        tokens = self.stem(images)  # (B, T-1, D)
+        class_token = ops.cast(self.class_token, tokens.dtype)
+        class_token = ops.broadcast_to(class_token, (ops.shape(tokens)[0], 1, self.width))
+        tokens = ops.concatenate([class_token, tokens], axis=1) + ops.cast(self.position, tokens.dtype)
+        decisions = []
+        for block in self.blocks:
+            tokens, decided = block(tokens, training=training, temperature=temperature)
+            decisions.append(decided)
+        policy = stack_blocks(decisions, POLICY_KEYS)
+        outputs = {"tokens": self.norm(tokens), **policy, "macs": self.macs(policy)}
+        if details:
+            outputs |= stack_blocks(decisions, LOGIT_KEYS)
+        return outputs
+
+    def macs(self, policy):
+        """MACs of each image under a policy: stem, gates and blocks, without the final normalisation.
+
+        Args:
+            policy: Dict of `token_keep` (B, L, T), `head_keep` (B, L, H), `block_keep` (B, L, 2).
+
+        Returns:
+            Float32 tensor (B,), differentiable in the policy.
+        """
+        heads, mlp_tokens = (self.gates.heads, self.gates.gate_mlp_tokens) if self.gates else (None, False)
+        blocks = macs.block_macs(
+            policy,
+            width=self.width,
+            num_heads=self.num_heads,
+            hidden=self.hidden,
+            heads=heads,
+            gate_mlp_tokens=mlp_tokens,
+        )
+        return ops.sum(blocks, axis=-1) + float(self.fixed_macs)
+
+    @property
+    def fixed_macs(self):
+        """MACs that every image costs whatever the gates decide, normalisations of blocks left out: an int."""
+        stem = macs.patch_embedding_macs(self.image_size, self.patch_size, self.channels, self.width)
+        return stem + sum(
+            macs.gate_macs(
+                self.length,
+                width=self.width,
+                num_heads=self.num_heads,
+                tokens=block.token_gate,
+                heads=block.head_gate,
+                blocks=block.block_gate,
+            )
+            for block in self.blocks
+        )
+
+    @property
+    def dense_macs(self):
+        """MACs of the dense model of the same size, without the final normalisation: an int."""
+        stem = macs.patch_embedding_macs(self.image_size, self.patch_size, self.channels, self.width)
+        sizes = {"width": self.width, "num_heads": self.num_heads}
+        block = macs.attention_macs(self.length, self.num_heads, **sizes)
+        block += macs.mlp_macs(self.length, self.num_heads, **sizes, hidden=self.hidden, full_heads=False)
+        return stem + self.depth * (block + 2 * macs.NORM_MACS * self.length * self.width)
+
+    def compute_output_shape(self, input_shape, **kwargs):
+        batch = input_shape[0]
+        return {
+            "tokens": (batch, self.length, self.width),
+            "token_keep": (batch, self.depth, self.length),
+            "head_keep": (batch, self.depth, self.num_heads),
+            "block_keep": (batch, self.depth, 2),
+            "macs": (batch,),
+        }
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "image_size": self.image_size,
+            "patch_size": self.patch_size,
+            "width": self.width,
+            "depth": self.depth,
+            "num_heads": self.num_heads,
+            "mlp_ratio": self.mlp_ratio,
+            "gates": self.gates.get_config() if self.gates else None,
+            "channels": self.channels,
+            "positions": self.positions,
+            "qkv_bias": self.qkv_bias,
+            "layer_norm_epsilon": self.layer_norm_epsilon,
+            "drop_path": self.drop_path,
+        }
+
+
+def sinusoid_initializer(shape, dtype=None):
+    """Fixed positions of "Attention Is All You Need": sine on even, cosine on odd channels, (1, T, D)."""
+    _, length, width = shape
+    rate = 10000.0 ** (-2 * (np.arange(width) // 2) / width)
+    angle = np.arange(length)[:, None] * rate
+    table = np.where(np.arange(width) % 2 == 0, np.sin(angle), np.cos(angle))
+    return ops.convert_to_tensor(table[None], dtype=dtype)
+
+
+def check_sizes(sizes, gates, positions, drop_path):
+    """Raises `InputError` for a backbone that cannot be built."""
+    for name, value in sizes.items():
+        if value <= 0:
+            raise InputError(f"`{name}` must be positive. Received: {name}={value}")
+    for size, divisor in (("image_size", "patch_size"), ("width", "num_heads")):
+        if sizes[size] % sizes[divisor]:
+            raise InputError(
+                f"`{size}` must be a multiple of `{divisor}`. "
+                f"Received: {size}={sizes[size]}, {divisor}={sizes[divisor]}"
+            )
+    if positions not in ("learned", "sinusoid"):
+        raise InputError(f"`positions` must be 'learned' or 'sinusoid'. Received: positions={positions!r}")
+    if not 0 <= drop_path < 1:
+        raise InputError(f"`drop_path` must be in [0, 1). Received: drop_path={drop_path}")
+    if gates is not None and not isinstance(gates, GateConfig):
+        raise InputError(f"`gates` must be a `GateConfig` or None. Received: gates={gates!r}")
+    if gates and not any(
+        gates.gates_tokens(block) or gates.gates_heads(block) or gates.gates_sublayers(block)
+        for block in range(sizes["depth"])
+    ):
+        raise InputError(
+            f"`first_gated_block` and `first_token_gated_block` must leave a block to gate among depth={sizes['depth']}."
+            f" Received: {gates.first_gated_block} and {gates.first_token_gated_block}"
+        )

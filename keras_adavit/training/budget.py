@@ -1,0 +1,232 @@
+"""The budget loss: what it costs to use more, or less, than the budget allows (paper, section 3.3)."""
+
+import keras
+from keras import ops
+
+from keras_adavit import policy as policies
+from keras_adavit.errors import InputError
+from keras_adavit.training import schedules
+
+USAGE_TARGET = 0.5  # the published target of each kind
+
+
+@keras.saving.register_keras_serializable("keras_adavit")
+class BudgetLoss:
+    """Pulls the usage of tokens, heads and sub-layers, or the MACs, towards targets.
+
+    Means are over the batch. Token usage counts the class token; head usage is a mean over the blocks in which the
+    image uses a sub-layer; blocks that are not gated do not count. A target may be a number or a Keras learning-rate
+    schedule of the training step.
+
+    - tokens: (usage − target)² + shortfall
+    - heads and blocks: |usage − target| + diversity + shortfall − entropy
+    - MACs: |mean MACs / dense MACs − target|
+
+    Args:
+        token_target, head_target, block_target: Usage aimed at, in (0, 1]. By default 0.5 for each kind that the
+            model gates, or none at all where `macs_target` is given.
+        macs_target: Mean MACs aimed at: in (0, 1] a share of the dense model's, above 1 an absolute number. The
+            published code has no such term.
+        token_weight, head_weight, block_weight, macs_weight: Weights of the terms in the total loss.
+        head_diversity, block_diversity: Weight of the mean distance to the target of each single head of each block,
+            or of each block.
+        head_entropy, block_entropy: Weight of the mean entropy, in nats, of the gate probabilities, which is rewarded.
+            In training only: evaluation has decisions without probabilities.
+        head_minimum, block_minimum, token_minimum: Usage in [0, 1] below which a head of a block, a sub-layer of a
+            block, or the tokens of one image in one block fall short.
+        head_minimum_weight, block_minimum_weight, token_minimum_weight: Weights of the summed shortfalls.
+
+    Raises:
+        InputError: If a target is outside its range, a weight is negative, or a minimum and its weight do not come
+            together.
+    """
+
+    def __init__(
+        self,
+        token_target=None,
+        head_target=None,
+        block_target=None,
+        macs_target=None,
+        *,
+        token_weight=2.0,
+        head_weight=2.0,
+        block_weight=2.0,
+        macs_weight=4.0,
+        head_diversity=0.0,
+        block_diversity=0.0,
+        head_entropy=0.0,
+        block_entropy=0.0,
+        head_minimum=0.0,
+        head_minimum_weight=0.0,
+        block_minimum=0.0,
+        block_minimum_weight=0.0,
+        token_minimum=0.0,
+        token_minimum_weight=0.0,
+    ):
+        self.config = {name: value for name, value in locals().items() if name != "self"}
+        check_settings(self.config)
+        default = USAGE_TARGET if macs_target is None else None
+        self.targets = {
+            "token": default if token_target is None else token_target,
+            "head": default if head_target is None else head_target,
+            "block": default if block_target is None else block_target,
+            "macs": macs_target,
+        }
+        self.weights = {
+            "token": token_weight,
+            "head": head_weight,
+            "block": block_weight,
+            "macs": macs_weight,
+        }
+
+    def check_model(self, backbone, total_dense_macs):
+        """Raises `InputError` if the model lacks a gate that a target is set for, or cannot reach the MACs target.
+
+        Args:
+            backbone: An `AdaViTBackbone`.
+            total_dense_macs: MACs of the dense model of its size, classifier included.
+        """
+        gates = backbone.gates
+        if gates is None:
+            raise InputError("`budget` needs a model with gates. Received: a model with gates=None")
+        for kind, gated in (("token", gates.tokens), ("head", gates.heads), ("block", gates.blocks)):
+            if self.config[f"{kind}_target"] is not None and not gated:
+                raise InputError(
+                    f"`{kind}_target` needs a model that gates {kind}s. "
+                    f"Received: {kind}_target={self.config[f'{kind}_target']} with {gates}"
+                )
+        target = self.targets["macs"]
+        if target is None or isinstance(target, schedules.Schedule):
+            return
+        least = backbone.fixed_macs
+        macs = target * total_dense_macs if target <= 1 else target
+        if not least < macs <= total_dense_macs:
+            raise InputError(
+                f"`macs_target` must be a share in ({least / total_dense_macs:.3g}, 1] of the dense model's MACs, or "
+                f"an absolute number in ({least}, {total_dense_macs}]. Received: macs_target={target}"
+            )
+
+    def __call__(self, outputs, gates, dense_macs, step=0):
+        """The terms, each unweighted.
+
+        Args:
+            outputs: Dict of `token_keep` (B, L, T), `head_keep` (B, L, H), `block_keep` (B, L, 2), `macs` (B,); with
+                `head_logits` and `block_logits` the entropy is rewarded too.
+            gates: The model's `GateConfig`.
+            dense_macs: MACs of the dense model of the same size.
+            step: Training step that the schedules read: integer or scalar tensor.
+
+        Returns:
+            A dict of float32 scalars: of `token`, `head`, `block` and `macs` those that have a gate and a target.
+        """
+        first = gates.first_gated_block
+        target = {k: schedules.value_at(v, step) for k, v in self.targets.items() if v is not None}
+        terms = {}
+        if self.has_term("token", gates):
+            terms["token"] = self._token_term(
+                outputs["token_keep"][:, gates.first_token_gated_block :], target["token"]
+            )
+        logits = {
+            kind: outputs[f"{kind}_logits"][:, first:] for kind in ("head", "block") if f"{kind}_logits" in outputs
+        }
+        block_keep = outputs["block_keep"][:, first:]
+        if self.has_term("head", gates):
+            terms["head"] = self._head_term(
+                outputs["head_keep"][:, first:], block_keep, logits.get("head"), target["head"]
+            )
+        if self.has_term("block", gates):
+            terms["block"] = self._block_term(block_keep, logits.get("block"), target["block"])
+        if self.has_term("macs", gates):
+            share = ops.where(target["macs"] > 1.0, target["macs"] / dense_macs, target["macs"])
+            terms["macs"] = ops.abs(ops.mean(outputs["macs"]) / dense_macs - share)
+        return terms
+
+    def has_term(self, kind, gates):
+        """If `kind`, one of `token`, `head`, `block`, `macs`, has a target and, but for MACs, a gate."""
+        gated = {"token": gates.tokens, "head": gates.heads, "block": gates.blocks, "macs": True}
+        return self.targets[kind] is not None and bool(gated[kind])
+
+    def total(self, terms):
+        """The weighted sum of the terms: a scalar."""
+        return sum(self.weights[kind] * term for kind, term in terms.items())
+
+    def _token_term(self, keep, target):
+        term = ops.square(policies.token_usage(keep) - target)
+        if self.config["token_minimum_weight"]:
+            each = ops.mean(keep, axis=-1)  # (B, L): an image's usage in a block
+            term += self.config["token_minimum_weight"] * ops.sum(shortfall(each, self.config["token_minimum"]))
+        return term
+
+    def _head_term(self, keep, block_keep, logits, target):
+        active = policies.active_blocks(block_keep)[..., None]  # (B, L, 1)
+        images = ops.sum(active, axis=0)  # (L, 1): how many use the block
+        each = ops.sum(keep * active, axis=0) / ops.maximum(images, 1.0)  # (L, H)
+        used = ops.ones_like(each) * ops.cast(images > 0, each.dtype)  # a block that no image uses says nothing
+        term = ops.abs(policies.head_usage(keep, block_keep) - target)
+        if self.config["head_diversity"]:
+            term += self.config["head_diversity"] * masked_mean(ops.abs(each - target), used)
+        if self.config["head_entropy"] and logits is not None:
+            term -= self.config["head_entropy"] * ops.mean(binary_entropy(logits))
+        if self.config["head_minimum_weight"]:
+            lack = shortfall(each, self.config["head_minimum"])
+            term += self.config["head_minimum_weight"] * ops.sum(lack * used)
+        return term
+
+    def _block_term(self, keep, logits, target):
+        term = ops.abs(ops.mean(keep) - target)
+        if self.config["block_diversity"]:
+            term += self.config["block_diversity"] * ops.mean(ops.abs(ops.mean(keep, axis=(0, 2)) - target))
+        if self.config["block_entropy"] and logits is not None:
+            term -= self.config["block_entropy"] * ops.mean(binary_entropy(logits))
+        if self.config["block_minimum_weight"]:
+            each = ops.mean(keep, axis=0)  # (L, 2)
+            term += self.config["block_minimum_weight"] * ops.sum(shortfall(each, self.config["block_minimum"]))
+        return term
+
+    def get_config(self):
+        return {name: schedules.serialize(value) for name, value in self.config.items()}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{name: schedules.deserialize(value) for name, value in config.items()})
+
+
+def shortfall(usage, minimum):
+    """What each usage lacks to the minimum; exactly at it the pull upwards still acts, as in the published code."""
+    return ops.where(usage <= minimum, minimum - usage, ops.zeros_like(usage))
+
+
+def binary_entropy(logits):
+    """Entropy in nats of a decision with probability σ(logit), elementwise."""
+    probability = ops.sigmoid(logits)
+    return ops.softplus(logits) - probability * logits
+
+
+def masked_mean(values, mask):
+    """Mean of `values` where `mask`, of the same shape, is 1; zero where it is nowhere."""
+    return ops.sum(values * mask) / ops.maximum(ops.sum(mask), 1.0)
+
+
+def check_settings(config):
+    """Raises `InputError` for settings that make no sense."""
+    for name, value in config.items():
+        if value is None or isinstance(value, schedules.Schedule):
+            continue
+        if name == "macs_target":
+            if value <= 0:
+                raise InputError(
+                    "`macs_target` must be in (0, 1], a share of the dense model's MACs, or an absolute number above "
+                    f"that. Received: macs_target={value}"
+                )
+        elif name.endswith("_target") and not 0 < value <= 1:
+            raise InputError(f"`{name}` must be in (0, 1]. Received: {name}={value}")
+        elif name.endswith("_minimum") and not 0 <= value <= 1:
+            raise InputError(f"`{name}` must be in [0, 1]. Received: {name}={value}")
+        elif value < 0:
+            raise InputError(f"`{name}` must not be negative. Received: {name}={value}")
+    for kind in ("token", "head", "block"):
+        minimum, weight = config[f"{kind}_minimum"], config[f"{kind}_minimum_weight"]
+        if bool(minimum) != bool(weight):
+            raise InputError(
+                f"`{kind}_minimum` and `{kind}_minimum_weight` must be given together. Received: {minimum} and {weight}"
+            )
