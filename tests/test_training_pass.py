@@ -5,13 +5,12 @@ import json
 import keras
 import numpy as np
 import pytest
+from gradients import gradients
 from keras import ops
+from published import pair
 
 import keras_adavit as ka
 from keras_adavit import sampling
-from published import pair
-
-from gradients import gradients
 
 
 @pytest.fixture

@@ -135,6 +135,16 @@ class GatedBlock(keras.layers.Layer):
         keep = token_keep * sublayer_keep[:, None]  # (B, T)
         return branch * ops.cast(keep, branch.dtype)[..., None]
 
+    def compute_output_shape(self, input_shape):
+        batch, length, _ = input_shape
+        shapes = {"token": (batch, length), "head": (batch, self.num_heads), "block": (batch, 2)}
+        decisions = {f"{kind}_keep": shape for kind, shape in shapes.items()}
+        return input_shape, decisions | {
+            "token_logits": (batch, length - 1),
+            "head_logits": shapes["head"],
+            "block_logits": shapes["block"],
+        }
+
     def get_config(self):
         return {
             **super().get_config(),

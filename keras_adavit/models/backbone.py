@@ -248,6 +248,6 @@ def check_sizes(sizes, gates, positions, drop_path):
         for block in range(sizes["depth"])
     ):
         raise InputError(
-            f"`first_gated_block` and `first_token_gated_block` must leave a block to gate among depth={sizes['depth']}."
+            f"`first_gated_block` and `first_token_gated_block` must leave a block of {sizes['depth']} to gate."
             f" Received: {gates.first_gated_block} and {gates.first_token_gated_block}"
         )

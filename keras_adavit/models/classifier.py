@@ -9,6 +9,7 @@ from keras_adavit.models.backbone import AdaViTBackbone
 from keras_adavit.training import schedules
 from keras_adavit.training.budget import BudgetLoss
 from keras_adavit.training.metrics import PolicyMetrics
+from keras_adavit.training.optimizers import portable_config
 
 
 @keras.saving.register_keras_serializable("keras_adavit")
@@ -144,6 +145,7 @@ class AdaViTClassifier(keras.Model):
     def get_compile_config(self):
         config = super().get_compile_config()
         if config is not None:
+            config = portable_config(config)
             config["budget"] = keras.saving.serialize_keras_object(self.budget)
             config["temperature"] = keras.saving.serialize_keras_object(self.temperature)
         return config

@@ -1,5 +1,7 @@
 """The budget loss: what it costs to use more, or less, than the budget allows (paper, section 3.3)."""
 
+import dataclasses
+
 import keras
 from keras import ops
 
@@ -7,10 +9,12 @@ from keras_adavit import policy as policies
 from keras_adavit.errors import InputError
 from keras_adavit.training import schedules
 
+KINDS = ("token", "head", "block", "macs")
 USAGE_TARGET = 0.5  # the published target of each kind
 
 
 @keras.saving.register_keras_serializable("keras_adavit")
+@dataclasses.dataclass(frozen=True)
 class BudgetLoss:
     """Pulls the usage of tokens, heads and sub-layers, or the MACs, towards targets.
 
@@ -41,43 +45,39 @@ class BudgetLoss:
             together.
     """
 
-    def __init__(
-        self,
-        token_target=None,
-        head_target=None,
-        block_target=None,
-        macs_target=None,
-        *,
-        token_weight=2.0,
-        head_weight=2.0,
-        block_weight=2.0,
-        macs_weight=4.0,
-        head_diversity=0.0,
-        block_diversity=0.0,
-        head_entropy=0.0,
-        block_entropy=0.0,
-        head_minimum=0.0,
-        head_minimum_weight=0.0,
-        block_minimum=0.0,
-        block_minimum_weight=0.0,
-        token_minimum=0.0,
-        token_minimum_weight=0.0,
-    ):
-        self.config = {name: value for name, value in locals().items() if name != "self"}
-        check_settings(self.config)
-        default = USAGE_TARGET if macs_target is None else None
-        self.targets = {
-            "token": default if token_target is None else token_target,
-            "head": default if head_target is None else head_target,
-            "block": default if block_target is None else block_target,
-            "macs": macs_target,
-        }
-        self.weights = {
-            "token": token_weight,
-            "head": head_weight,
-            "block": block_weight,
-            "macs": macs_weight,
-        }
+    token_target: float | None = None
+    head_target: float | None = None
+    block_target: float | None = None
+    macs_target: float | None = None
+    token_weight: float = 2.0
+    head_weight: float = 2.0
+    block_weight: float = 2.0
+    macs_weight: float = 4.0
+    head_diversity: float = 0.0
+    block_diversity: float = 0.0
+    head_entropy: float = 0.0
+    block_entropy: float = 0.0
+    head_minimum: float = 0.0
+    head_minimum_weight: float = 0.0
+    block_minimum: float = 0.0
+    block_minimum_weight: float = 0.0
+    token_minimum: float = 0.0
+    token_minimum_weight: float = 0.0
+
+    def __post_init__(self):
+        check_settings(self._fields())
+
+    def target(self, kind):
+        """Target of `kind`, one of `KINDS`: a number, a schedule, or `None` if there is none."""
+        given = getattr(self, f"{kind}_target")
+        if given is None and kind != "macs" and self.macs_target is None:
+            return USAGE_TARGET
+        return given
+
+    def has_term(self, kind, gates):
+        """If `kind`, one of `KINDS`, has a target and, but for MACs, a gate."""
+        gated = {"token": gates.tokens, "head": gates.heads, "block": gates.blocks, "macs": True}
+        return self.target(kind) is not None and bool(gated[kind])
 
     def check_model(self, backbone, total_dense_macs):
         """Raises `InputError` if the model lacks a gate that a target is set for, or cannot reach the MACs target.
@@ -90,12 +90,12 @@ class BudgetLoss:
         if gates is None:
             raise InputError("`budget` needs a model with gates. Received: a model with gates=None")
         for kind, gated in (("token", gates.tokens), ("head", gates.heads), ("block", gates.blocks)):
-            if self.config[f"{kind}_target"] is not None and not gated:
+            given = getattr(self, f"{kind}_target")
+            if given is not None and not gated:
                 raise InputError(
-                    f"`{kind}_target` needs a model that gates {kind}s. "
-                    f"Received: {kind}_target={self.config[f'{kind}_target']} with {gates}"
+                    f"`{kind}_target` needs a model that gates {kind}s. Received: {kind}_target={given} with {gates}"
                 )
-        target = self.targets["macs"]
+        target = self.macs_target
         if target is None or isinstance(target, schedules.Schedule):
             return
         least = backbone.fixed_macs
@@ -120,41 +120,35 @@ class BudgetLoss:
             A dict of float32 scalars: of `token`, `head`, `block` and `macs` those that have a gate and a target.
         """
         first = gates.first_gated_block
-        target = {k: schedules.value_at(v, step) for k, v in self.targets.items() if v is not None}
-        terms = {}
-        if self.has_term("token", gates):
-            terms["token"] = self._token_term(
-                outputs["token_keep"][:, gates.first_token_gated_block :], target["token"]
-            )
         logits = {
             kind: outputs[f"{kind}_logits"][:, first:] for kind in ("head", "block") if f"{kind}_logits" in outputs
         }
         block_keep = outputs["block_keep"][:, first:]
-        if self.has_term("head", gates):
-            terms["head"] = self._head_term(
-                outputs["head_keep"][:, first:], block_keep, logits.get("head"), target["head"]
-            )
-        if self.has_term("block", gates):
-            terms["block"] = self._block_term(block_keep, logits.get("block"), target["block"])
-        if self.has_term("macs", gates):
-            share = ops.where(target["macs"] > 1.0, target["macs"] / dense_macs, target["macs"])
-            terms["macs"] = ops.abs(ops.mean(outputs["macs"]) / dense_macs - share)
+        terms = {}
+        for kind in KINDS:
+            if not self.has_term(kind, gates):
+                continue
+            target = schedules.value_at(self.target(kind), step)
+            if kind == "token":
+                terms[kind] = self._token_term(outputs["token_keep"][:, gates.first_token_gated_block :], target)
+            elif kind == "head":
+                terms[kind] = self._head_term(outputs["head_keep"][:, first:], block_keep, logits.get(kind), target)
+            elif kind == "block":
+                terms[kind] = self._block_term(block_keep, logits.get(kind), target)
+            else:
+                share = ops.where(target > 1.0, target / dense_macs, target)
+                terms[kind] = ops.abs(ops.mean(outputs["macs"]) / dense_macs - share)
         return terms
-
-    def has_term(self, kind, gates):
-        """If `kind`, one of `token`, `head`, `block`, `macs`, has a target and, but for MACs, a gate."""
-        gated = {"token": gates.tokens, "head": gates.heads, "block": gates.blocks, "macs": True}
-        return self.targets[kind] is not None and bool(gated[kind])
 
     def total(self, terms):
         """The weighted sum of the terms: a scalar."""
-        return sum(self.weights[kind] * term for kind, term in terms.items())
+        return sum(getattr(self, f"{kind}_weight") * term for kind, term in terms.items())
 
     def _token_term(self, keep, target):
         term = ops.square(policies.token_usage(keep) - target)
-        if self.config["token_minimum_weight"]:
+        if self.token_minimum_weight:
             each = ops.mean(keep, axis=-1)  # (B, L): an image's usage in a block
-            term += self.config["token_minimum_weight"] * ops.sum(shortfall(each, self.config["token_minimum"]))
+            term += self.token_minimum_weight * ops.sum(shortfall(each, self.token_minimum))
         return term
 
     def _head_term(self, keep, block_keep, logits, target):
@@ -163,28 +157,31 @@ class BudgetLoss:
         each = ops.sum(keep * active, axis=0) / ops.maximum(images, 1.0)  # (L, H)
         used = ops.ones_like(each) * ops.cast(images > 0, each.dtype)  # a block that no image uses says nothing
         term = ops.abs(policies.head_usage(keep, block_keep) - target)
-        if self.config["head_diversity"]:
-            term += self.config["head_diversity"] * masked_mean(ops.abs(each - target), used)
-        if self.config["head_entropy"] and logits is not None:
-            term -= self.config["head_entropy"] * ops.mean(binary_entropy(logits))
-        if self.config["head_minimum_weight"]:
-            lack = shortfall(each, self.config["head_minimum"])
-            term += self.config["head_minimum_weight"] * ops.sum(lack * used)
+        if self.head_diversity:
+            term += self.head_diversity * masked_mean(ops.abs(each - target), used)
+        if self.head_entropy and logits is not None:
+            term -= self.head_entropy * ops.mean(binary_entropy(logits))
+        if self.head_minimum_weight:
+            lack = shortfall(each, self.head_minimum)
+            term += self.head_minimum_weight * ops.sum(lack * used)
         return term
 
     def _block_term(self, keep, logits, target):
         term = ops.abs(ops.mean(keep) - target)
-        if self.config["block_diversity"]:
-            term += self.config["block_diversity"] * ops.mean(ops.abs(ops.mean(keep, axis=(0, 2)) - target))
-        if self.config["block_entropy"] and logits is not None:
-            term -= self.config["block_entropy"] * ops.mean(binary_entropy(logits))
-        if self.config["block_minimum_weight"]:
+        if self.block_diversity:
+            term += self.block_diversity * ops.mean(ops.abs(ops.mean(keep, axis=(0, 2)) - target))
+        if self.block_entropy and logits is not None:
+            term -= self.block_entropy * ops.mean(binary_entropy(logits))
+        if self.block_minimum_weight:
             each = ops.mean(keep, axis=0)  # (L, 2)
-            term += self.config["block_minimum_weight"] * ops.sum(shortfall(each, self.config["block_minimum"]))
+            term += self.block_minimum_weight * ops.sum(shortfall(each, self.block_minimum))
         return term
 
     def get_config(self):
-        return {name: schedules.serialize(value) for name, value in self.config.items()}
+        return {name: schedules.serialize(value) for name, value in self._fields().items()}
+
+    def _fields(self):
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @classmethod
     def from_config(cls, config):

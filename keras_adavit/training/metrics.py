@@ -4,8 +4,7 @@ import keras
 from keras import ops
 
 from keras_adavit import policy as policies
-
-TERMS = ("token", "head", "block", "macs")
+from keras_adavit.training.budget import KINDS
 
 
 class PolicyMetrics(keras.layers.Layer):
@@ -18,7 +17,7 @@ class PolicyMetrics(keras.layers.Layer):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        names = ["task_loss", *(f"{kind}_budget_loss" for kind in TERMS)]
+        names = ["task_loss", *(f"{kind}_budget_loss" for kind in KINDS)]
         names += ["token_usage", "head_usage", "attention_usage", "mlp_usage", "macs", "macs_share"]
         self.means = {name: keras.metrics.Mean(name=name, dtype="float32") for name in names}
 
@@ -39,7 +38,7 @@ class PolicyMetrics(keras.layers.Layer):
 
     def unused_names(self, gates, budget):
         """Names of the means that a model with these gates and this budget does not have."""
-        terms = {f"{kind}_budget_loss" for kind in TERMS if budget and budget.has_term(kind, gates)}
+        terms = {f"{kind}_budget_loss" for kind in KINDS if budget and budget.has_term(kind, gates)}
         return set(self.means) - {"macs", "macs_share", *terms, *usage_names(gates), *(["task_loss"] if terms else [])}
 
 

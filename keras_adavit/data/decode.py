@@ -1,0 +1,105 @@
+"""From the bytes of an image file to a square RGB image.
+
+The content of a file decides how it is read, not its name: JPEG (also CMYK), PNG (also palette, alpha,
+16 bits), GIF, BMP. Only the part of a JPEG that is used is decoded.
+"""
+
+from __future__ import annotations
+
+
+def decode(encoded, crop=None):
+    """Decodes an image file, or a part of it.
+
+    Args:
+        encoded: Scalar string, the bytes of the file.
+        crop: Function from the image's height and width, int32 scalars, to the window that is wanted: int32
+            `(4,)`, top, left, height, width. `None` for the whole image.
+
+    Returns:
+        uint8 `(height, width, 3)`.
+    """
+    import tensorflow as tf
+
+    def window(shape):
+        return tf.stack([0, 0, shape[0], shape[1]]) if crop is None else crop(shape[0], shape[1])
+
+    def jpeg():
+        box = window(tf.io.extract_jpeg_shape(encoded))
+        # The accurate transform is the one of other libraries; published accuracies were measured with it.
+        return tf.image.decode_and_crop_jpeg(encoded, box, channels=3, dct_method="INTEGER_ACCURATE")
+
+    def other():
+        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+        top, left, height, width = tf.unstack(window(tf.shape(image)))
+        return image[top : top + height, left : left + width]
+
+    return tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
+
+
+def decode_random_crop(encoded, seed, image_size: int, scale, ratio, flip: bool):
+    """Decodes a random window of an image and resizes it.
+
+    Args:
+        encoded: Scalar string, the bytes of the file.
+        seed: Integers `(2,)`; the same seed gives the same image.
+        image_size: Side of the result.
+        scale: Range of the window's share of the image's area.
+        ratio: Range of the window's width over its height.
+        flip: Whether half of the images are mirrored.
+
+    Returns:
+        uint8 `(image_size, image_size, 3)`. Where no window of ten tries fits, the whole image is taken.
+    """
+    import tensorflow as tf
+
+    crop_seed, flip_seed = tf.unstack(tf.random.split(seed, 2))
+
+    def window(height, width):
+        begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+            tf.stack([height, width, 3]),
+            bounding_boxes=tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
+            seed=crop_seed,
+            min_object_covered=0.0,
+            area_range=scale,
+            aspect_ratio_range=ratio,
+            max_attempts=10,
+        )
+        return tf.concat([begin[:2], size[:2]], 0)
+
+    image = _to_uint8(tf.image.resize(decode(encoded, window), (image_size, image_size)))
+    return tf.image.stateless_random_flip_left_right(image, flip_seed) if flip else image
+
+
+def decode_center_crop(encoded, image_size: int, crop_fraction: float):
+    """Decodes the central square of an image and resizes it, bicubic and without aliasing.
+
+    An image of `image_size` × `image_size` comes out as it is when `crop_fraction` is 1.
+
+    Args:
+        encoded: Scalar string, the bytes of the file.
+        image_size: Side of the result.
+        crop_fraction: Side of the square over the image's shorter side.
+
+    Returns:
+        uint8 `(image_size, image_size, 3)`.
+    """
+    import tensorflow as tf
+
+    def window(height, width):
+        side = tf.cast(tf.round(crop_fraction * tf.cast(tf.minimum(height, width), tf.float32)), tf.int32)
+        side = tf.maximum(side, 1)
+        return tf.stack([(height - side) // 2, (width - side) // 2, side, side])
+
+    square = decode(encoded, window)
+    image = tf.cond(
+        tf.shape(square)[0] == image_size,  # already right: three times as fast for small images
+        lambda: square,
+        lambda: _to_uint8(tf.image.resize(square, (image_size, image_size), "bicubic", antialias=True)),
+    )
+    return tf.ensure_shape(image, (image_size, image_size, 3))
+
+
+def _to_uint8(images):
+    import tensorflow as tf
+
+    return tf.saturate_cast(tf.round(images), tf.uint8)

@@ -1,0 +1,82 @@
+"""What sources of photographs share: options, and the pipelines from encoded images to batches."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from keras_adavit.data.augment import Augment, erase, mix, rand_augment
+from keras_adavit.data.decode import decode_center_crop, decode_random_crop
+from keras_adavit.data.pipeline import normalize, with_seeds
+from keras_adavit.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photos:
+    """Options that every source of photographs has."""
+
+    image_size: int = 224
+    """Side of the square images, in pixels."""
+    crop_fraction: float = 0.875
+    """Side of the central square that is evaluated, over the shorter side; 1 for small images."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Taken from the channels in 0..1; the default is ImageNet's."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """The channels are divided by it; the default is ImageNet's."""
+    augment: Augment = field(default_factory=Augment)
+    """How training images are varied."""
+
+    def __post_init__(self):
+        if self.image_size < 1:
+            raise InputError(f"`image_size` must be at least 1. Received: image_size={self.image_size}")
+        if not 0 < self.crop_fraction <= 1:
+            raise InputError(f"`crop_fraction` must be in (0, 1]. Received: crop_fraction={self.crop_fraction}")
+        if len(self.mean) != 3 or not all(map(math.isfinite, self.mean)):
+            raise InputError(f"`mean` must be three numbers. Received: mean={self.mean}")
+        if len(self.std) != 3 or not all(0 < s < math.inf for s in self.std):
+            raise InputError(f"`std` must be three positive numbers. Received: std={self.std}")
+
+    def train_batches(self, encoded, num_classes: int, batch_size: int, seed: int):
+        """Batches of augmented images from a shuffled dataset of (bytes of an image file, int32 label)."""
+        import tensorflow as tf
+
+        augment, auto = self.augment, tf.data.AUTOTUNE
+        vary = rand_augment(augment.randaugment, seed) if augment.randaugment else lambda image: image
+
+        def decode(example, seed):
+            image = decode_random_crop(
+                example[0], seed, self.image_size, augment.crop_scale, augment.crop_ratio, augment.flip
+            )
+            return vary(image), example[1]
+
+        def finish(batch, seed):
+            images, labels = normalize(batch[0], self.mean, self.std), batch[1]
+            erase_seed, mix_seed = tf.unstack(tf.random.split(seed, 2))
+            if augment.erasing:
+                images = erase(images, erase_seed, augment.erasing)
+            if augment.mixup or augment.cutmix:
+                return mix(images, labels, mix_seed, augment.mixup, augment.cutmix, num_classes)
+            return images, labels
+
+        batches = with_seeds(encoded, seed).map(decode, auto).batch(batch_size, drop_remainder=True)
+        return _single_threaded(with_seeds(batches, seed + 1).map(finish, auto).prefetch(auto))
+
+    def validation_batches(self, encoded, batch_size: int):
+        """Batches of centre crops, in order, from a dataset of (bytes of an image file, int32 label)."""
+        import tensorflow as tf
+
+        auto = tf.data.AUTOTUNE
+        batches = encoded.map(
+            lambda image, label: (decode_center_crop(image, self.image_size, self.crop_fraction), label), auto
+        ).batch(batch_size)
+        batches = batches.map(lambda images, labels: (normalize(images, self.mean, self.std), labels), auto)
+        return _single_threaded(batches.prefetch(auto))
+
+
+def _single_threaded(dataset):
+    """Lets each operation run on one thread: a pipeline is parallel over images, and faster so."""
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.threading.max_intra_op_parallelism = 1
+    return dataset.with_options(options)

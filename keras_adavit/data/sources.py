@@ -1,0 +1,7 @@
+"""The data sources to choose from."""
+
+from keras_adavit.data.digits import Digits
+from keras_adavit.data.image_folder import ImageFolder
+from keras_adavit.data.tfds import Tfds
+
+Source = Digits | ImageFolder | Tfds

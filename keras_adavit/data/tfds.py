@@ -1,0 +1,132 @@
+"""Data from TensorFlow Datasets: ImageNet and every other data set with an image and a label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from keras_adavit.data.photos import Photos
+from keras_adavit.data.pipeline import Splits, check_batch_size, keep_off_accelerators
+from keras_adavit.errors import InputError
+
+SHUFFLE_BUFFER = 8192  # encoded images held for shuffling: about 1 GB of ImageNet; its files are shuffled as well
+
+
+@dataclass(frozen=True)
+class Tfds(Photos):
+    """A data set of TensorFlow Datasets, downloaded and prepared where that is possible."""
+
+    name: str = "imagenet2012"
+    """Name of the data set, with configuration and version where needed: `name/config:1.0.0`."""
+    data_dir: str | None = None
+    """Where data sets are kept; `~/tensorflow_datasets` by default."""
+    train_split: str = "train"
+    """Split to train on; parts such as `train[:90%]` work."""
+    validation_split: str = "validation"
+    """Split to evaluate on; many data sets call it `test`."""
+
+    def load(self, batch_size: int, seed: int) -> Splits:
+        """Prepares the data set and makes the two pipelines.
+
+        Args:
+            batch_size: Images in a batch.
+            seed: Of the order and the augmentation of the training images.
+
+        Returns:
+            `Splits` with images float32 `(B, image_size, image_size, 3)`, normalised.
+
+        Raises:
+            InputError: If the data set or a split is unknown, has no image and label, cannot be prepared, or
+                an epoch has less than a batch.
+        """
+        keep_off_accelerators()
+        builder = find_builder(self.name, self.data_dir)
+        prepare(builder)
+        label = _label_feature(builder)
+        train_examples = _count(builder, self.train_split, "train_split")
+        validation_examples = _count(builder, self.validation_split, "validation_split")
+        check_batch_size(batch_size, train_examples)
+
+        train = _read(builder, self.train_split, seed).shuffle(min(train_examples, SHUFFLE_BUFFER), seed=seed)
+        return Splits(
+            train=self.train_batches(train, label.num_classes, batch_size, seed),
+            validation=self.validation_batches(_read(builder, self.validation_split), batch_size),
+            class_names=tuple(label.names),
+            train_examples=train_examples,
+            validation_examples=validation_examples,
+            mean=self.mean,
+            std=self.std,
+        )
+
+
+def find_builder(name: str, data_dir: str | None):
+    """The builder that TensorFlow Datasets has under `name`, or finds prepared in `data_dir`."""
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except (ValueError, AssertionError) as error:  # unknown or malformed name, configuration or version
+        reason = str(error).strip().splitlines()[0].rstrip(":")
+        raise InputError(
+            "`name` must be a data set of TensorFlow Datasets, or one prepared in `data_dir`. "
+            f"Received: name={name!r}, data_dir={data_dir!r} ({reason})"
+        ) from error
+
+
+def prepare(builder) -> None:
+    """Downloads and prepares a data set, unless that has been done."""
+    if builder.is_prepared():
+        return
+    root = Path(builder.data_dir_root)
+    by_hand = root / "downloads" / "manual"
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not (by_hand.is_dir() and any(by_hand.iterdir())):
+        instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split()).rstrip(".")
+        raise InputError(
+            f"The files of the data set `{builder.name}` must be placed by hand in `{by_hand}` ({instructions}). "
+            "Received: no file there"
+        )
+    try:
+        builder.download_and_prepare()
+    except Exception as error:  # assertions, network, disk, missing packages: whatever TFDS meets, there is no data
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"The data set `{builder.name}` must be prepared in `{root}`, or be there to download. Received: {reason}"
+        ) from error
+
+
+def _label_feature(builder):
+    """The class labels of a data set that has an image and a label."""
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    wanted = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
+    if not all(key in features and isinstance(features[key], kind) for key, kind in wanted.items()):
+        raise InputError(
+            "`name` must be a data set with the features `image` and `label`. "
+            f"Received: name={builder.name!r} with {', '.join(features.keys())}"
+        )
+    return features["label"]
+
+
+def _count(builder, split: str, argument: str) -> int:
+    try:
+        return builder.info.splits[split].num_examples
+    except (KeyError, ValueError, AssertionError) as error:
+        raise InputError(
+            f"`{argument}` must be one of {', '.join(builder.info.splits)}, or a part of it. "
+            f"Received: {argument}={split!r}"
+        ) from error
+
+
+def _read(builder, split: str, shuffle_seed: int | None = None):
+    """Dataset of (bytes of an image file, int32 label); with a seed, the files come in random order."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    dataset = builder.as_dataset(
+        split=split,
+        shuffle_files=shuffle_seed is not None,
+        decoders={"image": tfds.decode.SkipDecoding()},
+        read_config=tfds.ReadConfig(shuffle_seed=shuffle_seed),
+    )
+    return dataset.map(lambda example: (example["image"], tf.cast(example["label"], tf.int32)))

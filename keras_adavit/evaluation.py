@@ -1,0 +1,161 @@
+"""Evaluation: accuracy, MACs and usage of a model over a data set, every image counted once."""
+
+import dataclasses
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_adavit.errors import InputError
+from keras_adavit.models.classifier import AdaViTClassifier
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found.
+
+    Attributes:
+        images: Images counted.
+        top1, top5: Accuracies in [0, 1]; with fewer than six classes `top5` is 1.
+        loss: Mean cross-entropy in nats.
+        macs_mean, macs_std, macs_p5, macs_p95: Mean, standard deviation and percentiles of the images' MACs.
+        macs_share: `macs_mean` over the dense model's MACs.
+        token_usage, head_usage, attention_usage, mlp_usage: Mean use in each block, L numbers.
+        blank_patches: Share of patches that are of one colour.
+        blank_keep, ink_keep: How often a gated patch of one colour, or another patch, is kept; `None` where there is
+            none.
+    """
+
+    images: int
+    top1: float
+    top5: float
+    loss: float
+    macs_mean: float
+    macs_std: float
+    macs_p5: float
+    macs_p95: float
+    macs_share: float
+    token_usage: list[float]
+    head_usage: list[float]
+    attention_usage: list[float]
+    mlp_usage: list[float]
+    blank_patches: float
+    blank_keep: float | None
+    ink_keep: float | None
+
+
+def evaluate(model, dataset):
+    """Runs the model over batches `(images, labels)`.
+
+    Args:
+        model: An `AdaViTClassifier`.
+        dataset: Iterable of batches, `images` float32 (B, S, S, C), `labels` integers (B,).
+
+    Returns:
+        An `Evaluation`.
+
+    Raises:
+        InputError: If there is no image.
+    """
+    batches = []
+    for images, labels in dataset:
+        outputs = model.predict_on_batch(ops.convert_to_tensor(images))
+        batches.append(summarize(model, np.asarray(images), np.asarray(labels), outputs))
+    if not batches:
+        raise InputError("`dataset` must have at least one image. Received: none")
+    total = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    mean = {name: values.mean(axis=0) for name, values in total.items()}
+    blank, kept, gated = total["blank"], total["patch_keep"], model.backbone.gates is not None
+    return Evaluation(
+        images=len(total["loss"]),
+        top1=float(mean["top1"]),
+        top5=float(mean["top5"]),
+        loss=float(mean["loss"]),
+        macs_mean=float(mean["macs"]),
+        macs_std=float(total["macs"].std()),
+        macs_p5=float(np.percentile(total["macs"], 5)),
+        macs_p95=float(np.percentile(total["macs"], 95)),
+        macs_share=float(mean["macs"] / model.dense_macs),
+        token_usage=mean["tokens"].tolist(),
+        head_usage=mean["heads"].tolist(),
+        attention_usage=mean["sublayers"][:, 0].tolist(),
+        mlp_usage=mean["sublayers"][:, 1].tolist(),
+        blank_patches=float(blank.mean()),
+        blank_keep=float(kept[blank].mean()) if gated and blank.any() else None,
+        ink_keep=float(kept[~blank].mean()) if gated and not blank.all() else None,
+    )
+
+
+def summarize(model, images, labels, outputs):
+    """What is kept of a batch, each image's own: a dict of arrays (B, ...)."""
+    logits = outputs["logits"].astype("float64")
+    top = logits.max(axis=-1)
+    log_sum = top + np.log(np.exp(logits - top[:, None]).sum(axis=-1))
+    own = logits[np.arange(len(labels)), labels]
+    rank = (~(logits < own[:, None])).sum(axis=-1) - 1  # so that ties, and logits that are no numbers, count as wrong
+    gates = model.backbone.gates
+    first = gates.first_token_gated_block if gates else 0
+    return {
+        "loss": log_sum - own,
+        "top1": rank < 1,
+        "top5": rank < 5,
+        "macs": outputs["macs"].astype("float64"),
+        "tokens": outputs["token_keep"].mean(axis=2),  # (B, L)
+        "heads": outputs["head_keep"].mean(axis=2),
+        "sublayers": outputs["block_keep"],  # (B, L, 2)
+        "blank": blank_patches(images, model.backbone.patch_size),  # (B, T-1)
+        "patch_keep": outputs["token_keep"][:, first:, 1:].mean(axis=1),
+    }
+
+
+def blank_patches(images, patch_size):
+    """Which patches are of one colour.
+
+    Args:
+        images: Array (B, S, S, C).
+        patch_size: Side of a patch in pixels.
+
+    Returns:
+        Boolean array (B, (S/patch)²).
+    """
+    batch, side, _, channels = images.shape
+    count = side // patch_size
+    patches = images.reshape(batch, count, patch_size, count, patch_size, channels).transpose(0, 1, 3, 2, 4, 5)
+    patches = patches.reshape(batch, count * count, patch_size * patch_size, channels)
+    return (np.ptp(patches, axis=2) < 1e-3).all(axis=-1)
+
+
+def load_model(path):
+    """Loads an `AdaViTClassifier` from a `.keras` file, on any backend.
+
+    Raises:
+        InputError: If the file is missing, not a Keras model, or a model of something else.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"The model must be a .keras file. Received: {path}, which is no file")
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"The model must be a .keras file. Received: {path}, which is not one")
+    try:
+        model = keras.saving.load_model(path)
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"The model must be a .keras file of an AdaViTClassifier. Received: {path}: {reason}"
+        ) from error
+    if not isinstance(model, AdaViTClassifier):
+        raise InputError(f"The model must be an AdaViTClassifier. Received: {path}, a {type(model).__name__}")
+    return model
+
+
+def check_data(model, splits, image_shape):
+    """Raises `InputError` unless the model takes images and classes of this data."""
+    backbone = model.backbone
+    expected = (backbone.image_size, backbone.image_size, backbone.channels)
+    if tuple(image_shape) != expected:
+        raise InputError(f"The data must have images {expected}, as the model. Received: images {tuple(image_shape)}")
+    if len(splits.class_names) != model.num_classes:
+        raise InputError(
+            f"The data must have {model.num_classes} classes, as the model. Received: {len(splits.class_names)} classes"
+        )

@@ -1,0 +1,44 @@
+"""Weights from a dense model into a gated one."""
+
+from keras_adavit.errors import InputError
+
+OWN = ("step",)  # variables that belong to a model's own training
+
+
+def initialize_from(model, source):
+    """Copies every weight that two models have in common; the gates, which `source` lacks, stay new.
+
+    Args:
+        model: An `AdaViTClassifier` to change.
+        source: An `AdaViTClassifier` of the same sizes, with fewer gates or none.
+
+    Returns:
+        Paths of the weights of `model` that stay new.
+
+    Raises:
+        InputError: If a weight of `source` has no counterpart of the same shape; then nothing is changed.
+    """
+    targets, sources = by_path(model), by_path(source)
+    wrong = [
+        f"{path} {tuple(variable.shape)}"
+        for path, variable in sources.items()
+        if path not in targets or targets[path].shape != variable.shape
+    ]
+    if wrong:
+        raise InputError(
+            f"`source` must be a dense model of the sizes of `model`. Received: {len(wrong)} weights that do not fit, "
+            f"such as {wrong[0]}"
+        )
+    for path, variable in sources.items():
+        targets[path].assign(variable)
+    return sorted(targets.keys() - sources.keys())
+
+
+def by_path(model):
+    """A model's weights under their paths without the model's own name."""
+    paths = {}
+    for variable in model.weights:
+        path = variable.path.removeprefix(f"{model.name}/").removeprefix(f"{model.backbone.name}/")
+        if path not in OWN and "seed_generator" not in path:
+            paths[path] = variable
+    return paths

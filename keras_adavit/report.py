@@ -1,0 +1,89 @@
+"""Tables and advice on the terminal."""
+
+import os
+
+from rich.table import Table
+
+
+def print_comparison(evaluations, seconds, console):
+    """Prints dense against adaptive.
+
+    Args:
+        evaluations: Dict from `dense` and `adaptive` to an `Evaluation`.
+        seconds: Dict from either to the seconds of its training, if it was trained.
+        console: A `rich` console.
+    """
+    table = Table(title="Dense against adaptive, after the last epoch, on the validation images")
+    table.add_column("")
+    for name in evaluations:
+        table.add_column(name, justify="right")
+    rows = {
+        "top-1 accuracy": lambda e: f"{e.top1:.2%}",
+        "MACs, mean": lambda e: count(e.macs_mean),
+        "MACs, share of dense": lambda e: f"{e.macs_share:.3f}",
+        "MACs, 5th to 95th percentile": lambda e: f"{count(e.macs_p5)} to {count(e.macs_p95)}",
+        "MACs, deviation over mean": lambda e: f"{e.macs_std / e.macs_mean:.3f}",
+        "tokens used": lambda e: mean(e.token_usage),
+        "heads used": lambda e: mean(e.head_usage),
+        "attention used": lambda e: mean(e.attention_usage),
+        "MLP used": lambda e: mean(e.mlp_usage),
+        "blank patches kept": lambda e: "-" if e.blank_keep is None else f"{e.blank_keep:.3f}",
+        "other patches kept": lambda e: "-" if e.ink_keep is None else f"{e.ink_keep:.3f}",
+    }
+    for title, show in rows.items():
+        table.add_row(title, *(show(each) for each in evaluations.values()))
+    table.add_row("training time", *(f"{seconds[name]:.0f} s" if name in seconds else "-" for name in evaluations))
+    console.print(table)
+
+
+def print_evaluation(evaluation, console):
+    """Prints an `Evaluation`, with usage per block."""
+    table = Table(title=f"{evaluation.images} images", show_header=False)
+    table.add_row("top-1 accuracy", f"{evaluation.top1:.2%}")
+    table.add_row("top-5 accuracy", f"{evaluation.top5:.2%}")
+    table.add_row("loss", f"{evaluation.loss:.4f}")
+    table.add_row("MACs, mean", f"{count(evaluation.macs_mean)} ({evaluation.macs_share:.3f} of the dense model's)")
+    table.add_row("MACs, 5th to 95th percentile", f"{count(evaluation.macs_p5)} to {count(evaluation.macs_p95)}")
+    console.print(table)
+    usage = Table(title="Used, by block")
+    kinds = {
+        "tokens": evaluation.token_usage,
+        "heads": evaluation.head_usage,
+        "attention": evaluation.attention_usage,
+        "MLP": evaluation.mlp_usage,
+    }
+    usage.add_column("block", justify="right")
+    for kind in kinds:
+        usage.add_column(kind, justify="right")
+    for block, values in enumerate(zip(*kinds.values(), strict=True)):
+        usage.add_row(str(block), *(f"{value:.3f}" for value in values))
+    console.print(usage)
+
+
+def print_next_steps(folder, console):
+    """Says what to do with a finished run."""
+    backend = os.environ.get("KERAS_BACKEND")
+    prefix = f"KERAS_BACKEND={backend} " if backend else ""
+    for text, command in (
+        ("Look at what it kept", str(folder / "policy.png")),
+        ("Watch the curves", f"tensorboard --logdir {folder / 'tensorboard'}"),
+        ("Evaluate by block", f"{prefix}python evaluate.py {folder / 'adaptive' / 'last.keras'}"),
+        (
+            "Try another budget",
+            f"{prefix}python train.py {folder / 'recipe.py'} --budget.macs-target 0.3 --dense-model "
+            f"{folder / 'dense' / 'last.keras'}",
+        ),
+    ):
+        console.print(f"{text}: [bold]{command}[/bold]", highlight=False, soft_wrap=True)
+
+
+def count(macs):
+    """A number of MACs with a fitting unit."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if macs >= limit:
+            return f"{macs / limit:.3g} {unit}"
+    return f"{macs:.0f}"
+
+
+def mean(usages):
+    return f"{sum(usages) / len(usages):.3f}"

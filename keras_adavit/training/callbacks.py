@@ -1,0 +1,108 @@
+"""Callbacks of a training: progress, the best model, and a stop where the loss is no longer finite."""
+
+import math
+
+import keras
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+SHOWN = {
+    "loss": "loss",
+    "accuracy": "accuracy",
+    "macs_share": "MACs",
+    "token_usage": "tokens",
+    "head_usage": "heads",
+    "attention_usage": "attention",
+    "mlp_usage": "MLP",
+}
+
+
+class NonFiniteLossError(ArithmeticError):
+    """A term of the loss is no longer finite."""
+
+
+class StopOnNonFiniteLoss(keras.callbacks.Callback):
+    """Raises `NonFiniteLossError` with the step and the term; comes before the callbacks that save."""
+
+    def on_train_begin(self, logs=None):
+        self.step = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        self._check(logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._check(logs)
+
+    def _check(self, logs):
+        losses = {name: float(value) for name, value in (logs or {}).items() if name.endswith("loss")}
+        # The total is not finite as soon as a term is not: name the term.
+        for name in sorted(losses, key=lambda name: name.removeprefix("val_") == "loss"):
+            if not math.isfinite(losses[name]):
+                raise NonFiniteLossError(f"`{name}` is {losses[name]} at training step {self.step}")
+
+
+class SaveBest(keras.callbacks.Callback):
+    """Saves the model after the epoch with the best validation accuracy among those within the budget.
+
+    While no epoch is within the budget, the one with the fewest MACs is the best.
+
+    Args:
+        path: File to write.
+        macs_share: Budget as a share of the dense model's MACs; `None` looks at the accuracy alone.
+        first_epoch: Epochs before this one, counted from 0, do not count: the budget may not yet be at its target.
+    """
+
+    def __init__(self, path, macs_share=None, first_epoch=0):
+        super().__init__()
+        self.path = path
+        self.macs_share = math.inf if macs_share is None else macs_share
+        self.first_epoch = first_epoch
+        self.best = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        excess = max(logs["val_macs_share"] - self.macs_share, 0.0)
+        rank = (-excess, logs["val_accuracy"])
+        if epoch >= self.first_epoch and (self.best is None or rank > self.best):
+            self.best = rank
+            self.model.save(self.path)
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """One bar an epoch; its final line keeps the epoch's figures, validation behind a slash.
+
+    Args:
+        title: What is trained.
+        console: A `rich` console.
+    """
+
+    def __init__(self, title, console):
+        super().__init__()
+        self.title = title
+        self.console = console
+
+    def on_epoch_begin(self, epoch, logs=None):
+        columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn())
+        self.progress = Progress(*columns, TextColumn("{task.fields[logs]}"), console=self.console, transient=True)
+        title = f"{self.title} {epoch + 1}/{self.params['epochs']}"
+        self.task = self.progress.add_task(title, total=self.params["steps"], logs="")
+        self.progress.start()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.progress.update(self.task, completed=batch + 1, logs=describe(logs))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.progress.stop()
+        self.console.print(f"{self.title} {epoch + 1}/{self.params['epochs']}  {describe(logs)}", highlight=False)
+
+    def on_train_end(self, logs=None):
+        self.progress.stop()
+
+
+def describe(logs):
+    """Figures of a step or an epoch in one line."""
+    parts = []
+    for name, shown in SHOWN.items():
+        if name in (logs or {}):
+            validation = f"/{logs[f'val_{name}']:.3f}" if f"val_{name}" in logs else ""
+            parts.append(f"{shown} {logs[name]:.3f}{validation}")
+    return "  ".join(parts)

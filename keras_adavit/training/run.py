@@ -1,0 +1,185 @@
+"""Runs a recipe: the dense model, then the adaptive one from its weights, then both side by side."""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_adavit import evaluation, report, visualize
+from keras_adavit.errors import InputError
+from keras_adavit.models.backbone import AdaViTBackbone
+from keras_adavit.models.classifier import AdaViTClassifier
+from keras_adavit.models.transfer import initialize_from
+from keras_adavit.recipe import save_recipe
+from keras_adavit.training import schedules
+from keras_adavit.training.callbacks import ProgressBar, SaveBest, StopOnNonFiniteLoss
+from keras_adavit.training.optimizers import adamw
+
+SMOKE_STEPS = 5
+
+
+def run(recipe, console):
+    """Trains what a recipe says; everything that can be checked is checked before anything is written.
+
+    Args:
+        recipe: A `Recipe`.
+        console: A `rich` console for progress and the closing table.
+
+    Returns:
+        The folder of the results: `recipe.py`; `dense/` and `adaptive/`, each with `best.keras`, `last.keras` and
+        `history.csv`; `tensorboard/`; `results.json` and `policy.png`.
+
+    Raises:
+        InputError: If the recipe does not fit its data or itself.
+        NonFiniteLossError: If a loss is no longer finite. The models of the epochs before it stay.
+    """
+    keras.utils.set_random_seed(recipe.seed)
+    keras.config.set_dtype_policy(recipe.precision)
+    splits = recipe.data.load(recipe.batch_size, recipe.seed)
+    if splits.skipped:
+        console.print(f"Left out {len(splits.skipped)} images that cannot be decoded, such as {splits.skipped[0]}")
+    train, validation = splits.train, splits.validation
+    if recipe.smoke:
+        train, validation = train.take(SMOKE_STEPS), validation.take(1)
+    image_shape = tuple(train.element_spec[0].shape[1:])
+    classes = len(splits.class_names)
+    if recipe.dense_model is None:
+        dense = build_model(recipe, image_shape, classes, None, recipe.dense)
+    else:
+        dense = evaluation.load_model(recipe.dense_model)
+        evaluation.check_data(dense, splits, image_shape)
+    adaptive = build_model(recipe, image_shape, classes, recipe.gates, recipe.adaptive)
+    initialize_from(adaptive, dense)  # again after training; here it shows early that the sizes agree
+    recipe.budget.check_model(adaptive.backbone, adaptive.dense_macs)
+
+    folder = new_folder(recipe)
+    save_recipe(recipe, folder / "recipe.py")
+    console.print(
+        f"{recipe.name} on {keras.backend.backend()}: {splits.train_examples} training and "
+        f"{splits.validation_examples} validation images, {classes} classes; results in {folder}",
+        highlight=False,
+    )
+    seconds = {}
+    if recipe.dense_model is None:
+        seconds["dense"] = fit(dense, recipe, recipe.dense, train, validation, folder / "dense", console)
+    initialize_from(adaptive, dense)
+    seconds["adaptive"] = fit(adaptive, recipe, recipe.adaptive, train, validation, folder / "adaptive", console)
+
+    found = {"dense": evaluation.evaluate(dense, validation), "adaptive": evaluation.evaluate(adaptive, validation)}
+    results = {
+        name: {**dataclasses.asdict(each), "training_seconds": seconds.get(name)} for name, each in found.items()
+    }
+    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    images, labels = next(iter(validation))
+    picture = folder / "policy.png"
+    visualize.save_policy_picture(
+        adaptive, np.asarray(images), np.asarray(labels), picture, splits.class_names, splits.mean, splits.std
+    )
+    report.print_comparison(found, seconds, console)
+    report.print_next_steps(folder, console)
+    return folder
+
+
+def build_model(recipe, image_shape, classes, gates, training):
+    """The recipe's model with or without gates."""
+    sizes = dataclasses.asdict(recipe.model)
+    backbone = AdaViTBackbone(
+        image_size=image_shape[0], channels=image_shape[-1], gates=gates, drop_path=training.drop_path, **sizes
+    )
+    return AdaViTClassifier(backbone, classes)
+
+
+def fit(model, recipe, training, train, validation, folder, console):
+    """Trains one model, `recipe.dense` or `recipe.adaptive`, and returns the seconds that it took."""
+    epochs = 1 if recipe.smoke else training.epochs
+    steps = epochs * len(train)
+    gated = model.backbone.gates is not None
+    gate_learning_rate = training.gate_learning_rate if gated else None
+    optimizer = adamw(
+        training.learning_rate,
+        steps,
+        int(steps * training.warmup),
+        training.final_learning_rate,
+        training.weight_decay,
+        training.clip_norm,
+        gate_learning_rate,
+    )
+    budget = {}
+    if gated:
+        ramp_steps = int(steps * training.budget_ramp)
+        budget = {
+            "budget": ramp_budget(recipe.budget, model.dense_macs, ramp_steps),
+            "temperature": temperature_schedule(recipe.gates.temperature, training.final_temperature, steps),
+        }
+    classes = model.num_classes
+    mixed = train.element_spec[1].dtype.is_floating
+    model.compile(
+        optimizer,
+        loss=task_loss(classes, training.label_smoothing),
+        metrics=[] if mixed else ["accuracy"],
+        jit_compile="auto" if recipe.jit_compile is None else recipe.jit_compile,
+        **budget,
+    )
+    folder.mkdir(parents=True)
+    macs_target = recipe.budget.macs_target if gated else None
+    share = macs_target / model.dense_macs if macs_target and macs_target > 1 else macs_target
+    first_epoch = int(np.ceil(epochs * training.budget_ramp)) if gated else 0
+    callbacks = [
+        StopOnNonFiniteLoss(),
+        ProgressBar(folder.name, console),
+        SaveBest(folder / "best.keras", share, min(first_epoch, epochs - 1)),
+        keras.callbacks.ModelCheckpoint(folder / "last.keras"),
+        keras.callbacks.CSVLogger(folder / "history.csv"),
+        keras.callbacks.TensorBoard(folder.parent / "tensorboard" / folder.name, write_graph=False),
+    ]
+    start = time.perf_counter()
+    model.fit(train, validation_data=validation, epochs=epochs, verbose=0, shuffle=False, callbacks=callbacks)
+    return time.perf_counter() - start
+
+
+def task_loss(classes, smoothing):
+    """Cross-entropy of integer labels (B,) or of mixed ones (B, K), smoothed if asked for."""
+    entropy = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
+
+    def loss(labels, logits):
+        if len(labels.shape) < 2 or labels.shape[-1] != classes:
+            labels = keras.ops.one_hot(keras.ops.reshape(labels, (-1,)), classes)
+        return entropy(labels, logits)
+
+    return loss
+
+
+def ramp_budget(budget, dense_macs, steps):
+    """The budget with targets that fall linearly from 1, the dense model, over `steps` training steps."""
+    if not steps:
+        return budget
+    falling = {}
+    for kind in ("token", "head", "block", "macs"):
+        target = budget.target(kind)
+        if target is not None:
+            target = target / dense_macs if target > 1 else target
+            falling[f"{kind}_target"] = schedules.linear(1.0, target, steps)
+    return dataclasses.replace(budget, **falling)
+
+
+def temperature_schedule(start, end, steps):
+    """Temperature of the gates over the training; `None` if it stays as it is."""
+    return None if end is None else schedules.linear(start, end, steps)
+
+
+def new_folder(recipe):
+    """Makes the folder of the results, which must be new or empty."""
+    if recipe.output is not None:
+        folder = Path(recipe.output)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"`output` must be a new or an empty folder. Received: output={recipe.output!r}")
+    else:
+        folder, number = Path("runs") / recipe.name, 1
+        while folder.exists():
+            number += 1
+            folder = Path("runs") / f"{recipe.name}-{number}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,22 @@
+"""Embedded digits: a small vision transformer that learns where to look.
+
+    python train.py recipes/digits.py
+
+scikit-learn's real handwritten digits, each at a random size and place on a 36-pixel canvas with a scrap of another
+digit beside it: what matters, and how much of it there is, differs from image to image. Nothing is downloaded.
+"""
+
+from keras_adavit.gate_config import GateConfig
+from keras_adavit.recipe import AdaptiveTraining, BudgetLoss, Digits, Model, Recipe, Training
+
+recipe = Recipe(
+    name="digits",
+    data=Digits(image_size=36, min_digit=16, max_digit=26, clutter=1, repeats=8),
+    model=Model(patch_size=6, width=64, depth=4, num_heads=4, mlp_ratio=2.0),
+    gates=GateConfig(),
+    budget=BudgetLoss(macs_target=0.45),
+    dense=Training(epochs=14, learning_rate=2e-3),
+    adaptive=AdaptiveTraining(epochs=12, learning_rate=1e-3, gate_learning_rate=5e-3, warmup=0.05, budget_ramp=0.4),
+    batch_size=128,
+    jit_compile=True,  # on the CPU too: XLA halves the time of a step
+)

@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_adavit.data.pipeline import check_batch_size, denormalize, normalize, with_seeds
+from keras_adavit.errors import InputError
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+
+
+def test_normalize_and_back():
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3)).astype("uint8")
+    images = normalize(pixels, MEAN, STD)
+    assert images.dtype == tf.float32
+    np.testing.assert_allclose(images, (pixels / 255 - MEAN) / STD, atol=1e-5)
+    np.testing.assert_allclose(denormalize(images, MEAN, STD), pixels / 255, atol=1e-6)
+
+
+def test_denormalize_clips():
+    np.testing.assert_array_equal(denormalize(np.array([[-9.0], [9.0]], "float32"), (0.5,), (0.2,)), [[0.0], [1.0]])
+
+
+def seeds(dataset):
+    return [tuple(seed.numpy()) for _, seed in dataset]
+
+
+def test_seeds_differ_and_repeat():
+    dataset = with_seeds(tf.data.Dataset.range(50), 3)
+    first, second = seeds(dataset), seeds(dataset)
+    assert len({*first, *second}) == 100
+    again = with_seeds(tf.data.Dataset.range(50), 3)
+    assert [seeds(again), seeds(again)] == [first, second]
+    assert seeds(with_seeds(tf.data.Dataset.range(50), 4)) != first
+
+
+@pytest.mark.parametrize("batch_size", [0, 11])
+def test_batch_size_error(batch_size):
+    with pytest.raises(InputError, match=rf"`batch_size` .* training images, 10\. Received: batch_size={batch_size}$"):
+        check_batch_size(batch_size, 10)
+
+
+def test_batch_size_of_all_images():
+    check_batch_size(10, 10)

@@ -1,0 +1,71 @@
+import keras
+import numpy as np
+import pytest
+from harness import check_layer
+from keras import ops
+
+from keras_adavit.layers.attention import GatedAttention, attention_mask
+
+INPUTS = np.random.default_rng(0).normal(size=(3, 7, 12)).astype("float32")
+
+
+def random_keep(shape):
+    return np.random.default_rng(1).integers(0, 2, shape).astype("float32")
+
+
+def reference(layer, inputs, token_keep, head_keep):
+    """Attention image by image and head by head, with only the kept tokens and heads computed."""
+    kernel, bias = (ops.convert_to_numpy(value) for value in (layer.qkv.kernel, layer.qkv.bias))
+    outputs = np.zeros_like(inputs)
+    for image, (tokens, keep, heads) in enumerate(zip(inputs, token_keep, head_keep, strict=True)):
+        q, k, v = (part.reshape(7, 3, 4) for part in np.split(tokens @ kernel + bias, 3, axis=-1))
+        attended = v * (1 - heads[:, None]) if layer.partial_heads else np.zeros_like(v)
+        kept = np.flatnonzero(keep)
+        for head in np.flatnonzero(heads):
+            scores = q[kept, head] @ k[kept, head].T / 2.0
+            weights = np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True)
+            attended[:, head] = v[:, head]
+            attended[kept, head] = weights @ v[kept, head]
+        outputs[image] = attended.reshape(7, 12)
+    projection, bias = (ops.convert_to_numpy(value) for value in (layer.projection.kernel, layer.projection.bias))
+    return outputs @ projection + bias
+
+
+def test_attention_does_what_every_layer_must():
+    check_layer(GatedAttention(12, 3), INPUTS, (3, 7, 12), weights=4)
+    check_layer(GatedAttention(12, 3, qkv_bias=False, partial_heads=True), INPUTS, (3, 7, 12), weights=3)
+
+
+@pytest.mark.parametrize("partial_heads", [False, True], ids=["full", "partial"])
+def test_kept_tokens_and_heads_are_all_that_counts(partial_heads):
+    layer = GatedAttention(12, 3, partial_heads=partial_heads)
+    layer.build(INPUTS.shape)
+    layer.qkv.bias.assign(np.random.default_rng(2).normal(size=36))
+    token_keep, head_keep = random_keep((3, 7)), random_keep((3, 3))
+    found = layer(INPUTS, ops.convert_to_tensor(token_keep), ops.convert_to_tensor(head_keep))
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(found), reference(layer, INPUTS, token_keep, head_keep), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_all_kept_is_plain_attention():
+    layer = GatedAttention(12, 3)
+    dense = layer(INPUTS)
+    masked = layer(INPUTS, ops.ones((3, 7)), ops.ones((3, 3)))
+    np.testing.assert_allclose(ops.convert_to_numpy(dense), ops.convert_to_numpy(masked), rtol=1e-5, atol=1e-6)
+
+
+def test_mask_lets_every_token_see_itself():
+    mask = ops.convert_to_numpy(attention_mask(ops.convert_to_tensor([[1.0, 0.0, 1.0]])))
+    np.testing.assert_array_equal(mask[0], [[True, False, True], [False, True, False], [True, False, True]])
+
+
+def test_half_precision_softmax_ignores_skipped_tokens():
+    layer = GatedAttention(12, 3, dtype="mixed_float16")
+    layer.build(INPUTS.shape)
+    token_keep = ops.convert_to_tensor([[1.0] * 3 + [0.0] * 4] * 3)
+    changed = INPUTS.copy()
+    changed[:, 3:] += 5
+    one, other = (layer(ops.cast(ops.convert_to_tensor(x), "float16"), token_keep) for x in (INPUTS, changed))
+    assert keras.backend.standardize_dtype(one.dtype) == "float16"
+    np.testing.assert_array_equal(ops.convert_to_numpy(one)[:, :3], ops.convert_to_numpy(other)[:, :3])

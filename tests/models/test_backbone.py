@@ -1,0 +1,155 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_adavit as ka
+
+SIZES = {"image_size": 16, "patch_size": 4, "width": 24, "depth": 3, "num_heads": 3, "mlp_ratio": 2}
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).normal(size=(4, 16, 16, 3)).astype("float32")
+
+
+def arrays(outputs):
+    return {name: ops.convert_to_numpy(value) for name, value in outputs.items()}
+
+
+def open_to_chance(backbone):
+    """Gates of a bias of zero and strong kernels, so that decisions differ between images."""
+    rng = np.random.default_rng(1)
+    for block in backbone.blocks:
+        for gate in (block.token_gate, block.head_gate, block.block_gate):
+            if gate:
+                gate.kernel.assign(rng.normal(size=gate.kernel.shape))
+                gate.bias.assign(np.full(gate.bias.shape, 0.2))
+    return backbone
+
+
+def test_outputs_have_the_shapes_of_the_documentation(images):
+    outputs = ka.AdaViTBackbone(**SIZES, gates=ka.GateConfig())(images, details=True)
+    shapes = {name: tuple(value.shape) for name, value in outputs.items()}
+    assert shapes == {
+        "tokens": (4, 17, 24),
+        "token_keep": (4, 3, 17),
+        "head_keep": (4, 3, 3),
+        "block_keep": (4, 3, 2),
+        "macs": (4,),
+        "token_logits": (4, 3, 16),
+        "head_logits": (4, 3, 3),
+        "block_logits": (4, 3, 2),
+    }
+
+
+def test_evaluation_is_deterministic_and_training_is_not(images):
+    backbone = open_to_chance(ka.AdaViTBackbone(**SIZES, gates=ka.GateConfig()))
+    one, other = arrays(backbone(images)), arrays(backbone(images))
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
+    one, other = arrays(backbone(images, training=True)), arrays(backbone(images, training=True))
+    assert (one["token_keep"] != other["token_keep"]).any()
+
+
+# Each option of GateConfig with what it must change; "training" draws noise.
+OPTIONS = [
+    ({"tokens": False}, "token_keep", False),
+    ({"heads": None}, "head_keep", False),
+    ({"heads": "partial"}, "tokens", False),
+    ({"blocks": False}, "block_keep", False),
+    ({"gate_mlp_tokens": False}, "tokens", False),
+    ({"first_gated_block": 2}, "head_keep", False),
+    ({"first_token_gated_block": 1}, "token_keep", False),
+    ({"temperature": 0.1}, "token_keep", True),
+    ({"token_threshold": 0.9}, "token_keep", False),
+    ({"head_threshold": 0.9}, "head_keep", False),
+    ({"block_threshold": 0.9}, "block_keep", False),
+    ({"normalize_policy_input": True}, "head_logits", False),
+]
+
+
+@pytest.mark.parametrize(("option", "output", "training"), OPTIONS, ids=lambda value: str(value))
+def test_every_gate_option_changes_something(option, output, training, images):
+    found = []
+    for gates in (ka.GateConfig(), ka.GateConfig(**option)):
+        keras.utils.set_random_seed(3)
+        backbone = open_to_chance(ka.AdaViTBackbone(**SIZES, gates=gates))
+        found.append(arrays(backbone(images, training=training, details=True))[output])
+    assert (found[0] != found[1]).any()
+
+
+def test_options_are_all_covered():
+    fields = set(ka.GateConfig().get_config())
+    assert {name for option, _, _ in OPTIONS for name in option} == fields
+
+
+def test_temperature_of_a_call_replaces_the_gates_own(images):
+    backbone = open_to_chance(ka.AdaViTBackbone(**SIZES, gates=ka.GateConfig()))
+    hot = arrays(backbone(images, training=True, temperature=100.0))["token_keep"][:, :, 1:]
+    assert hot.mean() < 0.05  # a threshold of 0.6 is hardly ever passed
+
+
+def test_first_blocks_are_ungated(images):
+    gates = ka.GateConfig(first_gated_block=2, first_token_gated_block=1)
+    outputs = arrays(open_to_chance(ka.AdaViTBackbone(**SIZES, gates=gates))(images))
+    assert (outputs["head_keep"][:, :2] == 1).all()
+    assert (outputs["block_keep"][:, :2] == 1).all()
+    assert (outputs["token_keep"][:, 0] == 1).all()
+    assert (outputs["token_keep"][:, :, 0] == 1).all()  # the class token
+    assert (outputs["token_keep"][:, 1:] == 0).any()
+
+
+@pytest.mark.parametrize("gates", [None, ka.GateConfig(heads="partial", temperature=2.0)], ids=["dense", "gated"])
+def test_config_round_trip(gates, images):
+    backbone = ka.AdaViTBackbone(**SIZES, gates=gates, positions="sinusoid", qkv_bias=False, drop_path=0.1)
+    copy = ka.AdaViTBackbone.from_config(backbone.get_config())
+    copy.set_weights(backbone.get_weights())
+    assert copy.get_config() == backbone.get_config()
+    np.testing.assert_array_equal(arrays(backbone(images))["tokens"], arrays(copy(images))["tokens"])
+
+
+def test_sinusoid_positions_are_fixed_and_tell_places_apart():
+    backbone = ka.AdaViTBackbone(**SIZES, positions="sinusoid")
+    table = ops.convert_to_numpy(backbone.position)[0]
+    assert not backbone.position.trainable
+    np.testing.assert_allclose(table[0, :2], [0, 1], atol=1e-6)
+    np.testing.assert_allclose(table[3, :2], [np.sin(3), np.cos(3)], atol=1e-6)
+    assert len(np.unique(table.round(5), axis=0)) == 17
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"patch_size": 5}, "`image_size` must be a multiple of `patch_size`. Received: image_size=16, patch_size=5"),
+        ({"num_heads": 5}, "`width` must be a multiple of `num_heads`. Received: width=24, num_heads=5"),
+        ({"depth": 0}, "`depth` must be positive. Received: depth=0"),
+        ({"positions": "none"}, "`positions` must be 'learned' or 'sinusoid'. Received: positions='none'"),
+        ({"drop_path": 1.0}, "`drop_path` must be in [0, 1). Received: drop_path=1.0"),
+        ({"gates": "all"}, "`gates` must be a `GateConfig` or None. Received: gates='all'"),
+        (
+            {"gates": ka.GateConfig(first_gated_block=3, first_token_gated_block=3)},
+            "must leave a block of 3 to gate. Received: 3 and 3",
+        ),
+    ],
+)
+def test_impossible_sizes_are_refused(change, message):
+    with pytest.raises(ka.InputError) as error:
+        ka.AdaViTBackbone(**{**SIZES, **change})
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"heads": "all"}, "`heads` must be 'full', 'partial' or None. Received: heads='all'"),
+        ({"tokens": False, "heads": None, "blocks": False}, "`GateConfig` must gate at least one of"),
+        ({"first_gated_block": -1}, "`first_gated_block` must be 0 or more. Received: first_gated_block=-1"),
+        ({"temperature": 0.0}, "`temperature` must be positive. Received: temperature=0.0"),
+        ({"token_threshold": 1.0}, "`token_threshold` must be in (0, 1). Received: token_threshold=1.0"),
+    ],
+)
+def test_impossible_gates_are_refused(change, message):
+    with pytest.raises(ka.InputError) as error:
+        ka.GateConfig(**change)
+    assert message in str(error.value)
