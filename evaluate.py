@@ -45,9 +45,9 @@ def find_data(model_path, data, image_size):
     return ImageFolder(path=str(data), image_size=image_size)
 
 
-def main():
+def main(arguments):
     """Runs the command and returns its exit code."""
-    arguments = tyro.cli(Arguments, prog="evaluate.py")
+    arguments = tyro.cli(Arguments, prog="evaluate.py", args=arguments)
 
     from rich.console import Console
 
@@ -72,4 +72,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -5,6 +5,7 @@ from keras_adavit.gate_config import GateConfig
 from keras_adavit.models.backbone import AdaViTBackbone
 from keras_adavit.models.classifier import AdaViTClassifier
 from keras_adavit.training.budget import BudgetLoss
+from keras_adavit.training.losses import CrossEntropy
 
-__all__ = ["AdaViTBackbone", "AdaViTClassifier", "BudgetLoss", "GateConfig", "InputError"]
+__all__ = ["AdaViTBackbone", "AdaViTClassifier", "BudgetLoss", "CrossEntropy", "GateConfig", "InputError"]
 __version__ = "0.1.0"
