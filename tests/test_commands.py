@@ -10,7 +10,10 @@ import pytest
 import evaluate
 import train
 
-TINY = ["--model.width", "12", "--model.depth", "2", "--model.num-heads", "3", "--batch-size", "8"]
+# Without XLA: to compile takes longer than to train for so short.
+TINY = [
+    *("--model.width", "12", "--model.depth", "2", "--model.num-heads", "3", "--batch-size", "8", "--xla", "False"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -109,11 +112,8 @@ def test_image_folder_from_start_to_end(folder, capsys, request, tmp_path):
     assert "35 training and 12 validation images, 3 classes" in text
 
     model = "runs/image_folder/adaptive/last.keras"
-    code, text = run(capsys, evaluate.main, model, "--data", str(folder), "--json", "found.json")
-    assert code == 2  # the broken file again
-    shutil.rmtree(folder / "train" / "class_1")
-    shutil.copytree(folder / "train" / "class_2", folder / "train" / "class_1")
-    code, text = run(capsys, evaluate.main, model, "--data", str(folder), "--json", "found.json")
+    # With the recipe's own options: bad images are left out here too.
+    code, text = run(capsys, evaluate.main, model, "--data", str(folder))
     assert code == 0, text
     assert "12 images" in text
 
