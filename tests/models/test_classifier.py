@@ -128,6 +128,15 @@ def test_dense_weights_start_the_gated_model(data):
     )
 
 
+def test_training_the_gated_model_leaves_the_dense_one_alone(data):
+    dense, gated = make_model(gates=None), make_model()
+    initialize_from(gated, dense)
+    before = dense.predict(data[0], verbose=0)["logits"]
+    gated.compile("adam", LOSS, budget=ka.BudgetLoss())
+    gated.fit(*data, batch_size=8, verbose=0)
+    np.testing.assert_array_equal(dense.predict(data[0], verbose=0)["logits"], before)
+
+
 def test_dense_weights_of_another_size_change_nothing():
     gated = make_model()
     before = gated.get_weights()
