@@ -57,15 +57,6 @@ class RandomPolicy:
         keeps["token_keep"] = ops.pad(patches, ((0, 0), (0, 0), (1, 0)), constant_values=1.0)  # the class token
         return keeps
 
-    def check_gates(self, gates):
-        """Raises `InputError` if the model, with its `GateConfig`, does not gate what is to be skipped."""
-        gated = {"tokens": gates.tokens, "heads": gates.heads, "sublayers": gates.blocks}
-        for name, has_gate in gated.items():
-            if getattr(self, name) < 1 and not has_gate:
-                raise InputError(
-                    f"`{name}` must be 1 for a model that does not gate {name}. Received: {name}={getattr(self, name)}"
-                )
-
 
 @dataclasses.dataclass(frozen=True)
 class OpenPolicy:
@@ -91,18 +82,9 @@ def given_policy(policy, shapes, gates):
     Raises:
         InputError: If the policy is something else, has another shape, or the model has no gates.
     """
-    if gates is None:
-        raise InputError(f"`policy` needs a model with gates, a dense one uses everything. Received: policy={policy!r}")
+    check_policy(policy, gates)
     if isinstance(policy, (RandomPolicy, OpenPolicy)):
-        if isinstance(policy, RandomPolicy):
-            policy.check_gates(gates)
         return policy(shapes)
-    if not isinstance(policy, dict) or not policy or set(policy) - set(POLICY_KEYS):
-        received = sorted(policy) if isinstance(policy, dict) else repr(policy)
-        raise InputError(
-            f"`policy` must be a `RandomPolicy`, an `OpenPolicy` or a dict of keys among {POLICY_KEYS}. "
-            f"Received: {received}"
-        )
     keeps = {key: ops.cast(ops.convert_to_tensor(keep), "float32") for key, keep in policy.items()}
     for key, keep in keeps.items():
         expected = tuple(size if isinstance(size, int) else None for size in shapes[key])  # None: known at run time
@@ -112,3 +94,25 @@ def given_policy(policy, shapes, gates):
         ):
             raise InputError(f"`{key}` of `policy` must have the shape {expected}. Received: {found}")
     return keeps
+
+
+def check_policy(policy, gates):
+    """Raises `InputError` for what is no policy, or skips what a model with these `gates` cannot skip."""
+    if gates is None:
+        raise InputError("`policy` needs a model with gates, a dense one uses everything. Received: gates=None")
+    if isinstance(policy, RandomPolicy):
+        for name, gated in {"tokens": gates.tokens, "heads": gates.heads, "sublayers": gates.blocks}.items():
+            usage = getattr(policy, name)
+            if usage < 1 and not gated:
+                raise InputError(f"`{name}` must be 1 for a model without such gates. Received: {name}={usage}")
+    elif not isinstance(policy, OpenPolicy) and not is_dict_of_keeps(policy):
+        received = sorted(policy) if isinstance(policy, dict) else repr(policy)
+        raise InputError(
+            f"`policy` must be a `RandomPolicy`, an `OpenPolicy` or a dict of keys among {POLICY_KEYS}. "
+            f"Received: {received}"
+        )
+
+
+def is_dict_of_keeps(policy):
+    """If it is a dict of some of the policy's keys and no others."""
+    return isinstance(policy, dict) and bool(policy) and set(policy) <= set(POLICY_KEYS)

@@ -161,6 +161,11 @@ class AdaViTBackbone(keras.Model):
         details = stack_blocks(decisions, details)
         return {"tokens": self.norm(tokens), **policy, "macs": self.macs(policy), **details}
 
+    @property
+    def image_shape(self):
+        """Shape (S, S, C) of an image."""
+        return self.image_size, self.image_size, self.channels
+
     def policy_shapes(self, batch):
         """Shapes of the policy of `batch` images, a dict."""
         return {
