@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -24,6 +24,38 @@ class Arguments:
     """File to write the figures to."""
     batch_size: int = 128
     """Images in a batch."""
+    policy: Literal["learned", "random", "open"] = "learned"
+    """What decides: the model's gates, chance at the usages below, or nothing: everything is used."""
+    token_usage: float | None = None
+    """With `--policy random`, the share of patches used in gated blocks, in [0, 1]; all if not given."""
+    head_usage: float | None = None
+    """With `--policy random`, the share of heads used in gated blocks, in [0, 1]; all if not given."""
+    block_usage: float | None = None
+    """With `--policy random`, the share of sub-layers (attention, MLP) used, in [0, 1]; all if not given."""
+    seed: int = 0
+    """Seed of `--policy random`."""
+    analyze: Path | None = None
+    """File (.npz) to write each image's label, prediction, MACs and policy to; prints MACs by class too."""
+
+
+def find_policy(arguments):
+    """The policy object that the arguments speak of; `None` lets the gates decide."""
+    from keras_adavit.baselines import OpenPolicy, RandomPolicy
+    from keras_adavit.errors import InputError
+
+    usages = {f"{kind}_usage": getattr(arguments, f"{kind}_usage") for kind in ("token", "head", "block")}
+    given = {name: usage for name, usage in usages.items() if usage is not None}
+    if given and arguments.policy != "random":
+        name = next(iter(given)).replace("_", "-")
+        raise InputError(f"`--{name}` needs `--policy random`. Received: --policy {arguments.policy}")
+    if arguments.policy == "random":
+        if not given:
+            raise InputError(
+                "`--policy random` needs one of `--token-usage`, `--head-usage` and `--block-usage`. Received: none"
+            )
+        names = {"token_usage": "tokens", "head_usage": "heads", "block_usage": "sublayers"}
+        return RandomPolicy(**{names[name]: usage for name, usage in given.items()}, seed=arguments.seed)
+    return OpenPolicy() if arguments.policy == "open" else None
 
 
 def find_data(model_path, data, image_size):
@@ -45,31 +77,38 @@ def find_data(model_path, data, image_size):
     return ImageFolder(path=str(data), image_size=image_size)
 
 
-def main():
+def main(arguments):
     """Runs the command and returns its exit code."""
-    arguments = tyro.cli(Arguments, prog="evaluate.py")
+    arguments = tyro.cli(Arguments, prog="evaluate.py", args=arguments)
 
     from rich.console import Console
 
-    from keras_adavit import evaluation, report
+    from keras_adavit import analysis, evaluation, report
     from keras_adavit.errors import InputError
 
     try:
         if arguments.json is not None and not arguments.json.parent.is_dir():
             raise InputError(f"`--json` must be in an existing folder. Received: {arguments.json}")
+        if arguments.analyze is not None:
+            analysis.check_path(arguments.analyze, "--analyze")
+        policy = find_policy(arguments)
         model = evaluation.load_model(arguments.model)
         source = find_data(arguments.model, arguments.data, model.backbone.image_size)
         splits = source.load(arguments.batch_size, seed=0)
         evaluation.check_data(model, splits, splits.validation.element_spec[0].shape[1:])
-        found = evaluation.evaluate(model, splits.validation)
+        breakdown = None if arguments.analyze is None else analysis.Breakdown()
+        found = evaluation.evaluate(model, splits.validation, policy, breakdown and breakdown.add)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     report.print_evaluation(found, Console())
+    if breakdown is not None:
+        report.print_classes(breakdown.by_class(), splits.class_names, model.dense_macs, Console())
+        breakdown.save(arguments.analyze)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(dataclasses.asdict(found), indent=2) + "\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

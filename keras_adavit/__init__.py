@@ -7,11 +7,13 @@ from keras_adavit.models.backbone import AdaViTBackbone
 from keras_adavit.models.classifier import AdaViTClassifier
 from keras_adavit.training.budget import BudgetLoss
 from keras_adavit.training.distillation import DistillationLoss
+from keras_adavit.training.losses import CrossEntropy
 
 __all__ = [
     "AdaViTBackbone",
     "AdaViTClassifier",
     "BudgetLoss",
+    "CrossEntropy",
     "DistillationLoss",
     "GateConfig",
     "InputError",

@@ -162,7 +162,7 @@ def load_model(path):
     if not zipfile.is_zipfile(path):
         raise InputError(f"The model must be a .keras file. Received: {path}, which is not one")
     try:
-        model = keras.saving.load_model(path)
+        model = keras.saving.load_model(path, compile=False)  # what it trained with does not matter
     except (ValueError, TypeError, KeyError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(

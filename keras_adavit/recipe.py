@@ -109,12 +109,16 @@ class Recipe:
     """A trained dense model (.keras) to start from instead of training one."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Precision of the computation; weights stay in float32."""
-    jit_compile: bool | None = None
-    """Compile the training step; Keras decides if not given (on TensorFlow only with a GPU)."""
+    xla: bool | None = None
+    """Compile with XLA on TensorFlow and JAX; Keras decides if not given (on TensorFlow only with a GPU)."""
     output: str | None = None
     """Folder of the results, new or empty; `runs/NAME`, or with a number behind it, if not given."""
     smoke: bool = False
     """Try the recipe out: one epoch of five steps each."""
+
+    def __post_init__(self):
+        if self.batch_size < 1:
+            raise InputError(f"`batch_size` must be positive. Received: batch_size={self.batch_size}")
 
 
 RECIPE_TYPES = (AdaptiveTraining, Augment, BudgetLoss, Digits, GateConfig, ImageFolder, Model, Recipe, Tfds, Training)
@@ -139,6 +143,8 @@ def load_recipe(path):
         raise InputError(f"The recipe must be a Python file{hint}. Received: {path}, which is no file")
     try:
         recipe = runpy.run_path(str(path)).get("recipe")
+    except InputError:
+        raise
     except (SyntaxError, UnicodeDecodeError, ValueError, TypeError, NameError, ImportError) as error:
         raise InputError(
             f"The recipe {path} must be Python that runs. Received: {type(error).__name__}: {error}"

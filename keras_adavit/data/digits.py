@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 
-from keras_adavit.data.pipeline import Splits, check_batch_size, keep_off_accelerators, with_seeds
+from keras_adavit.data.pipeline import Splits, keep_off_accelerators, with_seeds
 from keras_adavit.errors import InputError
 
 SIDE = 8  # pixels of a digit's side in scikit-learn's data
@@ -58,16 +58,12 @@ class Digits:
 
         Returns:
             `Splits` with images float32 `(B, image_size, image_size, 1)` and labels int32 `(B,)`.
-
-        Raises:
-            InputError: Where an epoch has less than a batch.
         """
         import tensorflow as tf
 
         keep_off_accelerators()
         digits, labels, held_out, held_out_labels = digit_arrays()
         epoch = len(digits) * self.repeats
-        check_batch_size(batch_size, epoch)
 
         def draw(index, seed):
             index %= len(digits)

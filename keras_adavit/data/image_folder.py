@@ -9,7 +9,7 @@ from typing import Literal
 
 from keras_adavit.data.decode import decode
 from keras_adavit.data.photos import Photos
-from keras_adavit.data.pipeline import Splits, check_batch_size, keep_off_accelerators
+from keras_adavit.data.pipeline import Splits, keep_off_accelerators
 from keras_adavit.errors import InputError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")
@@ -50,7 +50,7 @@ class ImageFolder(Photos):
 
         Raises:
             InputError: If the folder is not laid out as described, the classes of the splits differ, a file
-                is not an image (with `on_bad_image="error"`), or an epoch has less than a batch.
+                is not an image (with `on_bad_image="error"`).
         """
         import tensorflow as tf
 
@@ -70,7 +70,6 @@ class ImageFolder(Photos):
 
         train_files, train_labels = _flat(train)
         files, labels = _flat(validation)
-        check_batch_size(batch_size, len(train_files))
         names = tf.data.Dataset.from_tensor_slices((train_files, train_labels))
         encoded = names.shuffle(len(train_files), seed=seed).map(_read, tf.data.AUTOTUNE)
         held_out = tf.data.Dataset.from_tensor_slices((files, labels)).map(_read, tf.data.AUTOTUNE)

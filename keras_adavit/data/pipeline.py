@@ -70,11 +70,11 @@ def with_seeds(dataset, seed: int):
     return tf.data.Dataset.zip(dataset, seeds)
 
 
-def check_batch_size(batch_size: int, train_examples: int) -> None:
+def check_batch_size(splits: Splits, batch_size: int) -> None:
     """Refuses a batch that the training split cannot fill: an epoch would be empty."""
-    if not 1 <= batch_size <= train_examples:
+    if splits.train.cardinality() == 0:
         raise InputError(
-            f"`batch_size` must be between 1 and the number of training images, {train_examples}. "
+            f"`batch_size` must be at most the number of training images, {splits.train_examples}. "
             f"Received: batch_size={batch_size}"
         )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keras_adavit.data.photos import Photos
-from keras_adavit.data.pipeline import Splits, check_batch_size, keep_off_accelerators
+from keras_adavit.data.pipeline import Splits, keep_off_accelerators
 from keras_adavit.errors import InputError
 
 SHUFFLE_BUFFER = 8192  # encoded images held for shuffling: about 1 GB of ImageNet; its files are shuffled as well
@@ -36,8 +36,8 @@ class Tfds(Photos):
             `Splits` with images float32 `(B, image_size, image_size, 3)`, normalised.
 
         Raises:
-            InputError: If the data set or a split is unknown, has no image and label, cannot be prepared, or
-                an epoch has less than a batch.
+            InputError: If the data set or a split is unknown, has no image and label, or cannot be
+                prepared.
         """
         keep_off_accelerators()
         builder = find_builder(self.name, self.data_dir)
@@ -45,7 +45,6 @@ class Tfds(Photos):
         label = _label_feature(builder)
         train_examples = _count(builder, self.train_split, "train_split")
         validation_examples = _count(builder, self.validation_split, "validation_split")
-        check_batch_size(batch_size, train_examples)
 
         train = _read(builder, self.train_split, seed).shuffle(min(train_examples, SHUFFLE_BUFFER), seed=seed)
         return Splits(

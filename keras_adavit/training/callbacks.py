@@ -35,8 +35,9 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
 
     def _check(self, logs):
         losses = {name: float(value) for name, value in (logs or {}).items() if name.endswith("loss")}
-        # The total is not finite as soon as a term is not: name the term.
-        for name in sorted(losses, key=lambda name: name.removeprefix("val_") == "loss"):
+        # Once one is not finite, sums and often other terms follow: the task's comes first, the total last.
+        order = {"task_loss": 0, "loss": 2}
+        for name in sorted(losses, key=lambda name: order.get(name.removeprefix("val_"), 1)):
             if not math.isfinite(losses[name]):
                 raise NonFiniteLossError(f"`{name}` is {losses[name]} at training step {self.step}")
 
@@ -82,7 +83,13 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn())
-        self.progress = Progress(*columns, TextColumn("{task.fields[logs]}"), console=self.console, transient=True)
+        self.progress = Progress(
+            *columns,
+            TextColumn("{task.fields[logs]}"),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,  # a log file gets the line of each epoch alone
+        )
         title = f"{self.title} {epoch + 1}/{self.params['epochs']}"
         self.task = self.progress.add_task(title, total=self.params["steps"], logs="")
         self.progress.start()
@@ -92,7 +99,9 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.progress.stop()
-        self.console.print(f"{self.title} {epoch + 1}/{self.params['epochs']}  {describe(logs)}", highlight=False)
+        self.console.print(
+            f"{self.title} {epoch + 1}/{self.params['epochs']}  {describe(logs)}", highlight=False, soft_wrap=True
+        )
 
     def on_train_end(self, logs=None):
         self.progress.stop()

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_adavit import evaluation, report, visualize
+from keras_adavit.data.pipeline import check_batch_size
 from keras_adavit.errors import InputError
 from keras_adavit.models.backbone import AdaViTBackbone
 from keras_adavit.models.classifier import AdaViTClassifier
@@ -16,6 +17,7 @@ from keras_adavit.models.transfer import initialize_from
 from keras_adavit.recipe import save_recipe
 from keras_adavit.training import schedules
 from keras_adavit.training.callbacks import ProgressBar, SaveBest, StopOnNonFiniteLoss
+from keras_adavit.training.losses import CrossEntropy
 from keras_adavit.training.optimizers import adamw
 
 SMOKE_STEPS = 5
@@ -39,6 +41,7 @@ def run(recipe, console):
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy(recipe.precision)
     splits = recipe.data.load(recipe.batch_size, recipe.seed)
+    check_batch_size(splits, recipe.batch_size)
     if splits.skipped:
         console.print(f"Left out {len(splits.skipped)} images that cannot be decoded, such as {splits.skipped[0]}")
     train, validation = splits.train, splits.validation
@@ -61,6 +64,7 @@ def run(recipe, console):
         f"{recipe.name} on {keras.backend.backend()}: {splits.train_examples} training and "
         f"{splits.validation_examples} validation images, {classes} classes; results in {folder}",
         highlight=False,
+        soft_wrap=True,
     )
     seconds = {}
     if recipe.dense_model is None:
@@ -114,13 +118,13 @@ def fit(model, recipe, training, train, validation, folder, console):
             "budget": ramp_budget(recipe.budget, model.dense_macs, ramp_steps),
             "temperature": temperature_schedule(recipe.gates.temperature, training.final_temperature, steps),
         }
-    classes = model.num_classes
     mixed = train.element_spec[1].dtype.is_floating
     model.compile(
         optimizer,
-        loss=task_loss(classes, training.label_smoothing),
+        loss=CrossEntropy(training.label_smoothing),
         metrics=[] if mixed else ["accuracy"],
-        jit_compile="auto" if recipe.jit_compile is None else recipe.jit_compile,
+        # On torch `jit_compile` is not XLA but torch.compile, which is not what the recipe speaks of.
+        jit_compile="auto" if recipe.xla is None or keras.backend.backend() == "torch" else recipe.xla,
         **budget,
     )
     folder.mkdir(parents=True)
@@ -138,18 +142,6 @@ def fit(model, recipe, training, train, validation, folder, console):
     start = time.perf_counter()
     model.fit(train, validation_data=validation, epochs=epochs, verbose=0, shuffle=False, callbacks=callbacks)
     return time.perf_counter() - start
-
-
-def task_loss(classes, smoothing):
-    """Cross-entropy of integer labels (B,) or of mixed ones (B, K), smoothed if asked for."""
-    entropy = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
-
-    def loss(labels, logits):
-        if len(labels.shape) < 2 or labels.shape[-1] != classes:
-            labels = keras.ops.one_hot(keras.ops.reshape(labels, (-1,)), classes)
-        return entropy(labels, logits)
-
-    return loss
 
 
 def ramp_budget(budget, dense_macs, steps):

@@ -132,8 +132,3 @@ def test_clutter_comes_from_other_digits():
 def test_option_errors(options, name):
     with pytest.raises(InputError, match=rf"^`{name}` must be .*\. Received: .*{name}={options[name]}\b"):
         Digits(**options)
-
-
-def test_batch_size_error():
-    with pytest.raises(InputError, match=r"`batch_size` must be between 1 and .* 1437\."):
-        Digits().load(1438, seed=0)

@@ -193,11 +193,6 @@ def test_check_can_be_switched_off(folder):
     assert load(folder, check_images=False).train_examples == 18
 
 
-def test_batch_size_error(folder):
-    with raises("`batch_size` must be between 1 and", "18. Received: batch_size=19"):
-        load(folder, 19)
-
-
 def test_option_errors():
     with raises("`on_bad_image` must be 'error' or 'skip'. Received: on_bad_image='ignore'"):
         ImageFolder(on_bad_image="ignore")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_adavit.data.pipeline import check_batch_size, denormalize, normalize, with_seeds
+from keras_adavit.data.pipeline import Splits, check_batch_size, denormalize, normalize, with_seeds
 from keras_adavit.errors import InputError
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -33,11 +33,12 @@ def test_seeds_differ_and_repeat():
     assert seeds(with_seeds(tf.data.Dataset.range(50), 4)) != first
 
 
-@pytest.mark.parametrize("batch_size", [0, 11])
-def test_batch_size_error(batch_size):
-    with pytest.raises(InputError, match=rf"`batch_size` .* training images, 10\. Received: batch_size={batch_size}$"):
-        check_batch_size(batch_size, 10)
+def splits_of(batch_size):
+    train = tf.data.Dataset.range(10).batch(batch_size, drop_remainder=True)
+    return Splits(train, train, ("a",), train_examples=10, validation_examples=10, mean=(0.0,), std=(1.0,))
 
 
-def test_batch_size_of_all_images():
-    check_batch_size(10, 10)
+def test_a_batch_that_the_split_cannot_fill_is_refused():
+    check_batch_size(splits_of(10), 10)
+    with pytest.raises(InputError, match=r"`batch_size` .* training images, 10\. Received: batch_size=11$"):
+        check_batch_size(splits_of(11), 11)

@@ -109,8 +109,3 @@ def test_one_of_the_files_is_missing(tmp_path):
     (manual / "ILSVRC2012_img_val.tar").write_bytes(b"")
     with pytest.raises(InputError, match=r"^The data set `imagenet2012` must be prepared in .*\. Received: "):
         Tfds(data_dir=str(tmp_path)).load(4, 0)
-
-
-def test_batch_size_error(data_dir):
-    with pytest.raises(InputError, match="`batch_size` must be between 1 and"):
-        load(data_dir, batch_size=12)

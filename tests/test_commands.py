@@ -1,0 +1,215 @@
+"""train.py and evaluate.py as a user runs them."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+import evaluate
+import train
+
+# Without XLA: to compile takes longer than to train for so short.
+TINY = [
+    *("--model.width", "12", "--model.depth", "2", "--model.num-heads", "3", "--batch-size", "8", "--xla", "False"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def recipe(request):
+    return str(request.config.rootpath / "recipes" / "digits.py")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of three classes, some of 40 × 30 pixels, some grey."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 4)):
+        for label in range(3):
+            place = tmp_path / "photos" / split / f"class_{label}"
+            place.mkdir(parents=True)
+            for index in range(count):
+                channels = 1 if index == 0 else 3
+                pixels = rng.integers(0, 80, (30, 40, channels)) + 80 * label
+                keras.utils.save_img(place / f"{index}.png", pixels, scale=False)
+    return tmp_path / "photos"
+
+
+def run(capsys, command, *arguments):
+    """Exit code and what was printed, in one line."""
+    capsys.readouterr()
+    try:
+        code = command(list(arguments))
+    except SystemExit as stop:  # tyro, for arguments that it does not know
+        code = stop.code
+    out, err = capsys.readouterr()
+    return code, " ".join((out + err).split())
+
+
+@pytest.mark.slow
+def test_digits_from_start_to_end(recipe, capsys, tmp_path):
+    code, text = run(capsys, train.main, recipe, "--smoke", "--output", "out", *TINY)
+    assert code == 0
+    for part in (
+        "top-1 accuracy",
+        "share of dense",
+        "tokens used",
+        "blank patches kept",
+        "training time",
+        "tensorboard",
+    ):
+        assert part in text
+    written = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    models = {
+        f"{kind}/{name}" for kind in ("dense", "adaptive") for name in ("best.keras", "last.keras", "history.csv")
+    }
+    assert models | {"recipe.py", "results.json", "policy.png"} <= written
+    assert any(path.startswith("tensorboard/adaptive/train/") for path in written)
+    assert (tmp_path / "out" / "policy.png").read_bytes().startswith(b"\x89PNG")
+    header = (tmp_path / "out" / "adaptive" / "history.csv").read_text().splitlines()[0].split(",")
+    assert {"epoch", "loss", "task_loss", "token_usage", "macs_share", "val_accuracy", "val_macs_share"} <= set(header)
+
+    code, text = run(capsys, evaluate.main, "out/adaptive/last.keras", "--json", "found.json")
+    assert code == 0
+    for part in ("top-5 accuracy", "MACs, 5th to 95th percentile", "Used, by block"):
+        assert part in text
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["images"] == 1800
+    assert len(found["token_usage"]) == 2
+    assert found["macs_p5"] <= found["macs_mean"] <= found["macs_p95"]
+
+    model = keras.saving.load_model("out/adaptive/last.keras")
+    assert model.optimizer.variables[0].shape == ()
+    assert int(model.step) == 5
+
+    # The recipe as it ran runs again, from the trained dense model.
+    arguments = ["--dense-model", "out/dense/last.keras", "--output", "again"]
+    code, text = run(capsys, train.main, "out/recipe.py", *arguments)
+    assert code == 0, text
+    assert not (tmp_path / "again" / "dense").exists()
+
+
+@pytest.mark.slow
+def test_image_folder_from_start_to_end(folder, capsys, request, tmp_path):
+    recipe = str(request.config.rootpath / "recipes" / "image_folder.py")
+    (folder / "train" / "class_1" / "3.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+    arguments = [recipe, "--smoke", "--data.path", str(folder), "--data.image-size", "16", *TINY]
+
+    code, text = run(capsys, train.main, *arguments)
+    assert code == 2
+    assert "class_1/3.png" in text
+    assert not (tmp_path / "runs").exists()
+
+    code, text = run(capsys, train.main, *arguments, "--data.on-bad-image", "skip")
+    assert code == 0, text
+    assert "Left out 1 images" in text
+    assert "35 training and 12 validation images, 3 classes" in text
+
+    model = "runs/image_folder/adaptive/last.keras"
+    # With the recipe's own options: bad images are left out here too.
+    code, text = run(capsys, evaluate.main, model, "--data", str(folder))
+    assert code == 0, text
+    assert "12 images" in text
+
+
+def break_nothing(folder):
+    pass
+
+
+def empty(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def lose_a_class(folder):
+    shutil.rmtree(folder / "test" / "class_2")
+
+
+def truncate(folder):
+    path = folder / "test" / "class_0" / "2.png"
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def mislabel(folder):
+    (folder / "train" / "class_0" / "1.png").write_text("<html>not found</html>")
+
+
+@pytest.mark.parametrize(
+    ("damage", "arguments", "message"),
+    [
+        (shutil.rmtree, [], "`path` must be a folder"),
+        (empty, [], "`path` must hold a folder `train`"),
+        (lose_a_class, [], "only in `train`: 'class_2'"),
+        (truncate, [], "test/class_0/2.png"),
+        (mislabel, [], "train/class_0/1.png"),
+        (break_nothing, ["--model.patch-size", "5"], "`image_size` must be a multiple of `patch_size`"),
+        (break_nothing, ["--budget.token-target", "1.5"], "`token_target` must be in (0, 1]. Received"),
+        (break_nothing, ["--budget.macs-target", "0"], "`macs_target` must be in (0, 1]"),
+        (break_nothing, ["--budget.macs-target", "0.001"], "`macs_target` must be a share in"),
+        (break_nothing, ["--model.widht", "64"], "--model.width"),
+        (break_nothing, ["--adaptive.epochs", "many"], "invalid"),
+        (break_nothing, ["--dense-model", "nothing.keras"], "nothing.keras, which is no file"),
+        (break_nothing, ["--data.on-bad-image", "ignore"], "invalid choice"),
+    ],
+)
+def test_wrong_input_is_met_with_a_sentence_and_code_2(damage, arguments, message, folder, capsys, request, tmp_path):
+    damage(folder)
+    recipe = str(request.config.rootpath / "recipes" / "image_folder.py")
+    before = sorted(tmp_path.rglob("*"))
+    code, text = run(
+        capsys, train.main, recipe, "--data.path", str(folder), "--data.image-size", "16", *TINY, *arguments
+    )
+    assert code == 2
+    assert message in text
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_results_are_never_overwritten(recipe, capsys, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious.txt").write_text("mine")
+    code, text = run(capsys, train.main, recipe, "--smoke", "--output", "out", *TINY)
+    assert (code, [path.name for path in (tmp_path / "out").iterdir()]) == (2, ["precious.txt"])
+    assert "`output` must be a new or an empty folder" in text
+
+
+def test_help_and_missing_recipe(capsys, recipe):
+    assert run(capsys, train.main, "--help")[0] == 0
+    assert run(capsys, train.main)[0] == 2
+    code, text = run(capsys, train.main, recipe.replace("digits", "digit"))
+    assert (code, "did you mean" in text) == (2, True)
+    code, text = run(capsys, train.main, recipe, "--help")
+    assert code == 0
+    for option in ("--budget.macs-target", "--gates.heads", "--data.clutter", "--adaptive.gate-learning-rate"):
+        assert option in text
+
+
+def test_a_model_file_of_something_else_is_refused(capsys, tmp_path):
+    (tmp_path / "text.keras").write_text("no model")
+    keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)]).save("other.keras")
+    for name, message in (
+        ("missing.keras", "which is no file"),
+        ("text.keras", "which is not one"),
+        ("other.keras", "other.keras, a Sequential"),
+    ):
+        code, text = run(capsys, evaluate.main, name, "--data", "photos")
+        assert code == 2
+        assert message in text
+
+
+def test_evaluation_needs_data_that_fits(capsys, folder, tmp_path):
+    import keras_adavit as ka
+
+    backbone = ka.AdaViTBackbone(image_size=8, patch_size=4, width=8, depth=1, num_heads=2)
+    ka.AdaViTClassifier(backbone, num_classes=7).save("model.keras")
+    code, text = run(capsys, evaluate.main, "model.keras")
+    assert (code, "`--data` must be given" in text) == (2, True)
+    code, text = run(capsys, evaluate.main, "model.keras", "--data", str(folder))
+    assert (code, "The data must have 7 classes, as the model. Received: 3 classes" in text) == (2, True)
+    code, text = run(capsys, evaluate.main, "model.keras", "--data", str(folder), "--json", "no/such/folder.json")
+    assert (code, "`--json` must be in an existing folder" in text) == (2, True)

@@ -1,0 +1,92 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_adavit as ka
+from keras_adavit.evaluation import blank_patches, evaluate, load_model
+from keras_adavit.visualize import cover_skipped, save_policy_picture
+
+
+@pytest.fixture
+def model():
+    backbone = ka.AdaViTBackbone(image_size=16, patch_size=4, width=24, depth=3, num_heads=3, gates=ka.GateConfig())
+    model = ka.AdaViTClassifier(backbone, num_classes=7)
+    rng = np.random.default_rng(1)
+    for block in backbone.blocks:
+        for gate in (block.token_gate, block.head_gate, block.block_gate):
+            if gate:
+                gate.kernel.assign(rng.normal(size=gate.kernel.shape))
+                gate.bias.assign(np.full(gate.bias.shape, 0.3))
+    return model
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(21, 16, 16, 3)).astype("float32")
+    images[:, :8, :8] = 0.5  # four patches of one colour
+    return images, rng.integers(0, 7, 21)
+
+
+def test_every_image_counts_once_whatever_the_batches(model, data):
+    images, labels = data
+    found = [evaluate(model, [(images[i : i + n], labels[i : i + n]) for i in range(0, 21, n)]) for n in (21, 8)]
+    outputs = {name: ops.convert_to_numpy(value) for name, value in model(images).items()}
+    entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(labels, outputs["logits"])
+    order = np.argsort(-outputs["logits"], axis=1)
+    for each in found:
+        assert each.images == 21
+        assert each.loss == pytest.approx(float(ops.convert_to_numpy(entropy)), rel=1e-5)
+        assert each.top1 == pytest.approx((order[:, 0] == labels).mean())
+        assert each.top5 == pytest.approx((order[:, :5] == labels[:, None]).any(axis=1).mean())
+        assert each.macs_mean == pytest.approx(outputs["macs"].mean(), rel=1e-5)
+        assert each.macs_p95 == pytest.approx(np.percentile(outputs["macs"], 95), rel=1e-5)
+        assert each.macs_share == pytest.approx(outputs["macs"].mean() / model.dense_macs, rel=1e-5)
+        np.testing.assert_allclose(each.token_usage, outputs["token_keep"].mean(axis=(0, 2)), rtol=1e-5)
+        np.testing.assert_allclose(each.mlp_usage, outputs["block_keep"][..., 1].mean(axis=0), rtol=1e-5)
+        patches = outputs["token_keep"][:, :, 1:].mean(axis=1).reshape(21, 4, 4)
+        assert each.blank_patches == pytest.approx(0.25)
+        assert each.blank_keep == pytest.approx(patches[:, :2, :2].mean(), rel=1e-5)
+
+
+def test_logits_that_are_no_numbers_count_as_wrong(model, data):
+    model.head.bias.assign([np.nan] * 7)
+    found = evaluate(model, [data])
+    assert (found.top1, found.top5) == (0.0, 0.0)
+
+
+def test_no_image_is_an_error(model):
+    with pytest.raises(ka.InputError, match="at least one image"):
+        evaluate(model, [])
+
+
+def test_blank_is_one_colour_in_every_channel():
+    images = np.zeros((1, 4, 4, 2), "float32")
+    images[0, :2, :2, 0] = 1.0  # one colour
+    images[0, 3, 3, 1] = 1.0  # not one colour
+    np.testing.assert_array_equal(blank_patches(images, 2), [[True, True, True, False]])
+
+
+def test_load_model_ignores_what_it_trained_with(model, tmp_path):
+    def unknown_loss(labels, logits):
+        return ops.mean(logits)
+
+    model.compile("adam", unknown_loss)
+    model.save(tmp_path / "model.keras")
+    assert isinstance(load_model(tmp_path / "model.keras"), ka.AdaViTClassifier)
+
+
+def test_picture_covers_the_skipped_patches_alone():
+    image = np.full((4, 4, 3), 0.5, "float32")
+    covered = cover_skipped(image, np.array([1, 0, 0, 1]), 2)
+    same = (covered == image).all(axis=-1)
+    np.testing.assert_array_equal(same[::2, ::2], [[True, False], [False, True]])
+
+
+def test_picture_is_written(model, data, tmp_path):
+    path = tmp_path / "policy.png"
+    save_policy_picture(model, *data, path, [str(k) for k in range(7)], (0.5,) * 3, (0.2,) * 3, count=3)
+    height, width = keras.utils.img_to_array(keras.utils.load_img(path)).shape[:2]
+    assert height > 500
+    assert width > 500

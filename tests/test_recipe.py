@@ -1,0 +1,81 @@
+import dataclasses
+import runpy
+from pathlib import Path
+
+import pytest
+
+from keras_adavit.errors import InputError
+from keras_adavit.recipe import (
+    AdaptiveTraining,
+    BudgetLoss,
+    Digits,
+    ImageFolder,
+    Recipe,
+    Training,
+    load_recipe,
+    save_recipe,
+)
+
+RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_load_and_say_their_command(path):
+    recipe = load_recipe(path)
+    assert recipe.name == path.stem
+    assert f"python train.py recipes/{path.name}" in runpy.run_path(str(path))["__doc__"]
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(name="a", data=Digits(clutter=2), budget=BudgetLoss(macs_target=0.4), xla=True),
+        Recipe(name="b", data=ImageFolder("some where/it's"), adaptive=AdaptiveTraining(final_temperature=1.0)),
+    ],
+    ids=lambda recipe: recipe.name,
+)
+def test_saved_recipe_is_the_same_recipe(recipe, tmp_path):
+    save_recipe(recipe, tmp_path / "recipe.py")
+    assert load_recipe(tmp_path / "recipe.py") == recipe
+
+
+def test_a_file_that_is_none_suggests_the_nearest(tmp_path):
+    (tmp_path / "digits.py").write_text("")
+    with pytest.raises(InputError, match=r"did you mean .*digits\.py"):
+        load_recipe(tmp_path / "digit.py")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("recipe = 3", "must define `recipe = Recipe"),
+        ("recipe = ", "must be Python that runs. Received: SyntaxError"),
+        ("import no_such_module", "must be Python that runs. Received: ModuleNotFoundError"),
+        (
+            "from keras_adavit.recipe import *\nrecipe = Recipe(name='x', data=Digits(clutter=-1))",
+            "`clutter` must be at least 0. Received: clutter=-1",
+        ),
+    ],
+)
+def test_files_that_define_no_recipe_are_refused(source, message, tmp_path):
+    (tmp_path / "recipe.py").write_text(source)
+    with pytest.raises(InputError, match=message):
+        load_recipe(tmp_path / "recipe.py")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Training(epochs=0), "`epochs` must be positive. Received: epochs=0"),
+        (lambda: Training(warmup=1.0), r"`warmup` must be in \[0, 1\). Received: warmup=1.0"),
+        (lambda: AdaptiveTraining(budget_ramp=1.5), r"`budget_ramp` must be in \[0, 1\]. Received: budget_ramp=1.5"),
+        (lambda: AdaptiveTraining(gate_learning_rate=0.0), "`gate_learning_rate` must be positive"),
+        (
+            lambda: dataclasses.replace(Recipe(name="a", data=Digits()), batch_size=0),
+            "`batch_size` must be positive. Received: batch_size=0",
+        ),
+    ],
+)
+def test_impossible_values_are_refused(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
