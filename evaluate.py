@@ -32,8 +32,8 @@ class Arguments:
     """With `--policy random`, the share of heads used in gated blocks, in [0, 1]; all if not given."""
     block_usage: float | None = None
     """With `--policy random`, the share of sub-layers (attention, MLP) used, in [0, 1]; all if not given."""
-    seed: int = 0
-    """Seed of `--policy random`."""
+    seed: int | None = None
+    """With `--policy random`, the seed of the draw; 0 if not given."""
     analyze: Path | None = None
     """File (.npz) to write each image's label, prediction, MACs and policy to; prints MACs by class too."""
 
@@ -43,18 +43,21 @@ def find_policy(arguments):
     from keras_adavit.baselines import OpenPolicy, RandomPolicy
     from keras_adavit.errors import InputError
 
-    usages = {f"{kind}_usage": getattr(arguments, f"{kind}_usage") for kind in ("token", "head", "block")}
-    given = {name: usage for name, usage in usages.items() if usage is not None}
-    if given and arguments.policy != "random":
-        name = next(iter(given)).replace("_", "-")
-        raise InputError(f"`--{name}` needs `--policy random`. Received: --policy {arguments.policy}")
+    options = {"tokens": "token_usage", "heads": "head_usage", "sublayers": "block_usage", "seed": "seed"}
+    given = {name: getattr(arguments, option) for name, option in options.items()}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        option = options[name].replace("_", "-")
+        if arguments.policy != "random":
+            raise InputError(f"`--{option}` needs `--policy random`. Received: --policy {arguments.policy}")
+        if name != "seed" and not 0 <= value <= 1:
+            raise InputError(f"`--{option}` must be in [0, 1]. Received: --{option} {value}")
     if arguments.policy == "random":
-        if not given:
+        if not given.keys() - {"seed"}:
             raise InputError(
                 "`--policy random` needs one of `--token-usage`, `--head-usage` and `--block-usage`. Received: none"
             )
-        names = {"token_usage": "tokens", "head_usage": "heads", "block_usage": "sublayers"}
-        return RandomPolicy(**{names[name]: usage for name, usage in given.items()}, seed=arguments.seed)
+        return RandomPolicy(**given)
     return OpenPolicy() if arguments.policy == "open" else None
 
 

@@ -24,7 +24,7 @@ class RandomPolicy:
         seed: Seed of the draw.
 
     Raises:
-        InputError: If a usage is outside [0, 1].
+        InputError: If a usage is outside [0, 1], or the seed is negative.
     """
 
     tokens: float = 1.0
@@ -36,6 +36,8 @@ class RandomPolicy:
         for name in ("tokens", "heads", "sublayers"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"`{name}` must be in [0, 1]. Received: {name}={getattr(self, name)}")
+        if self.seed < 0:
+            raise InputError(f"`seed` must not be negative. Received: seed={self.seed}")
 
     def __call__(self, shapes, number=0):
         """Draws a policy.

@@ -90,7 +90,7 @@ class GatedBlock(keras.layers.Layer):
             inputs: Tensor (B, T, D), class token first.
             training: If the gates draw noise.
             temperature: Scalar that replaces the gates' own τ in training.
-            policy: Given decisions that replace those of the gates: a dict of float32 `token_keep` (B, T),
+            policy: Given decisions that replace those of the gates: a dict of `token_keep` (B, T),
                 `head_keep` (B, H) and `block_keep` (B, 2), or of some of them. What is not gated stays used.
             class_attention: If the class token's attention is returned too.
 
@@ -176,7 +176,8 @@ class GatedBlock(keras.layers.Layer):
 def decide(gate, inputs, ones, units, sampling, given=None):
     """A gate's decisions and logits, (B, units) each; ones and zeros without a gate, `given` and zeros with it."""
     if gate is None or given is not None:
-        keep = ops.tile(ones, (1, units)) if gate is None else given
+        # Keras casts a layer's float inputs to its compute dtype; a decision is float32.
+        keep = ops.tile(ones, (1, units)) if gate is None else ops.cast(given, "float32")
         return keep, ops.zeros_like(keep)
     keep, logits = gate(inputs, **sampling)
     return ops.reshape(keep, (-1, units)), ops.reshape(logits, (-1, units))
