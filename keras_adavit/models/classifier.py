@@ -139,6 +139,12 @@ class AdaViTClassifier(keras.Model):
             raise InputError(f"`distillation` needs a `teacher`. Received: distillation={distillation!r}, teacher=None")
         if teacher is not None:
             distillation = DistillationLoss() if distillation is None else distillation
+            if not isinstance(teacher, AdaViTClassifier) or teacher is self:
+                raise InputError(f"`teacher` must be another `AdaViTClassifier` or None. Received: teacher={teacher!r}")
+            if not isinstance(distillation, DistillationLoss):
+                raise InputError(
+                    f"`distillation` must be a `DistillationLoss`. Received: distillation={distillation!r}"
+                )
             check_teacher(self, teacher, distillation)
         self.budget = budget
         self.temperature = temperature

@@ -151,25 +151,18 @@ def without_gradient():
 
 def check_teacher(student, teacher, distillation):
     """Raises `InputError` unless `teacher` can teach `student` (both `AdaViTClassifier`) all terms of a loss."""
-    if not isinstance(distillation, DistillationLoss):
-        raise InputError(f"`distillation` must be a `DistillationLoss`. Received: distillation={distillation!r}")
-    if not isinstance(teacher, type(student)) or teacher is student:
-        raise InputError(f"`teacher` must be another `AdaViTClassifier` or None. Received: teacher={teacher!r}")
-
-    def differing(names):
-        own, other = sizes_of(student), sizes_of(teacher)
-        return [name for name in dict.fromkeys(names) if own[name] != other[name]]
-
-    needed = ["image_size", "channels", *(name for kind in distillation.kinds for name in SIZES[kind])]
-    differ = differing(needed)
-    if not differ:
+    own, other = sizes_of(student), sizes_of(teacher)
+    needed = {kind: SIZES[kind] for kind in distillation.kinds} | {"images": ("image_size", "channels")}
+    differ = {kind: [name for name in names if own[name] != other[name]] for kind, names in needed.items()}
+    names = list(dict.fromkeys(name for each in differ.values() for name in each))
+    if not names:
         return
-    blamed = [kind for kind in distillation.kinds if differing(SIZES[kind])]
+    blamed = [kind for kind in distillation.kinds if differ[kind]]
     remedy = ""
-    if not differing(("image_size", "channels")) and len(blamed) < len(KINDS):
+    if not differ["images"] and len(blamed) < len(distillation.kinds):
         remedy = f", or {' and '.join(f'`{kind}_weight`' for kind in blamed)} be 0"
-    received = ", ".join(f"{name}={sizes_of(teacher)[name]} instead of {sizes_of(student)[name]}" for name in differ)
-    raise InputError(f"`teacher` must have the model's {', '.join(differ)}{remedy}. Received: {received}")
+    received = ", ".join(f"{name}={other[name]} instead of {own[name]}" for name in names)
+    raise InputError(f"`teacher` must have the model's {', '.join(names)}{remedy}. Received: {received}")
 
 
 def sizes_of(model):
