@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -24,6 +24,41 @@ class Arguments:
     """File to write the figures to."""
     batch_size: int = 128
     """Images in a batch."""
+    policy: Literal["learned", "random", "open"] = "learned"
+    """What decides: the model's gates, chance at the usages below, or nothing: everything is used."""
+    token_usage: float | None = None
+    """With `--policy random`, the share of patches used in gated blocks, in [0, 1]; all if not given."""
+    head_usage: float | None = None
+    """With `--policy random`, the share of heads used in gated blocks, in [0, 1]; all if not given."""
+    block_usage: float | None = None
+    """With `--policy random`, the share of sub-layers (attention, MLP) used, in [0, 1]; all if not given."""
+    seed: int | None = None
+    """With `--policy random`, the seed of the draw; 0 if not given."""
+    analyze: Path | None = None
+    """File (.npz) to write each image's label, prediction, MACs and policy to; prints MACs by class too."""
+
+
+def find_policy(arguments):
+    """The policy object that the arguments speak of; `None` lets the gates decide."""
+    from keras_adavit.baselines import OpenPolicy, RandomPolicy
+    from keras_adavit.errors import InputError
+
+    options = {"tokens": "token_usage", "heads": "head_usage", "sublayers": "block_usage", "seed": "seed"}
+    given = {name: getattr(arguments, option) for name, option in options.items()}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        option = options[name].replace("_", "-")
+        if arguments.policy != "random":
+            raise InputError(f"`--{option}` needs `--policy random`. Received: --policy {arguments.policy}")
+        if name != "seed" and not 0 <= value <= 1:
+            raise InputError(f"`--{option}` must be in [0, 1]. Received: --{option} {value}")
+    if arguments.policy == "random":
+        if not given.keys() - {"seed"}:
+            raise InputError(
+                "`--policy random` needs one of `--token-usage`, `--head-usage` and `--block-usage`. Received: none"
+            )
+        return RandomPolicy(**given)
+    return OpenPolicy() if arguments.policy == "open" else None
 
 
 def find_data(model_path, data, image_size):
@@ -51,21 +86,28 @@ def main(arguments):
 
     from rich.console import Console
 
-    from keras_adavit import evaluation, report
+    from keras_adavit import analysis, evaluation, report
     from keras_adavit.errors import InputError
 
     try:
         if arguments.json is not None and not arguments.json.parent.is_dir():
             raise InputError(f"`--json` must be in an existing folder. Received: {arguments.json}")
+        if arguments.analyze is not None:
+            analysis.check_path(arguments.analyze, "--analyze")
+        policy = find_policy(arguments)
         model = evaluation.load_model(arguments.model)
         source = find_data(arguments.model, arguments.data, model.backbone.image_size)
         splits = source.load(arguments.batch_size, seed=0)
         evaluation.check_data(model, splits, splits.validation.element_spec[0].shape[1:])
-        found = evaluation.evaluate(model, splits.validation)
+        breakdown = None if arguments.analyze is None else analysis.Breakdown()
+        found = evaluation.evaluate(model, splits.validation, policy, breakdown and breakdown.add)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     report.print_evaluation(found, Console())
+    if breakdown is not None:
+        report.print_classes(breakdown.by_class(), splits.class_names, model.dense_macs, Console())
+        breakdown.save(arguments.analyze)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(dataclasses.asdict(found), indent=2) + "\n")
     return 0

@@ -1,11 +1,23 @@
 """Vision transformers that spend on each image only what it needs."""
 
+from keras_adavit.baselines import OpenPolicy, RandomPolicy
 from keras_adavit.errors import InputError
 from keras_adavit.gate_config import GateConfig
 from keras_adavit.models.backbone import AdaViTBackbone
 from keras_adavit.models.classifier import AdaViTClassifier
 from keras_adavit.training.budget import BudgetLoss
+from keras_adavit.training.distillation import DistillationLoss
 from keras_adavit.training.losses import CrossEntropy
 
-__all__ = ["AdaViTBackbone", "AdaViTClassifier", "BudgetLoss", "CrossEntropy", "GateConfig", "InputError"]
+__all__ = [
+    "AdaViTBackbone",
+    "AdaViTClassifier",
+    "BudgetLoss",
+    "CrossEntropy",
+    "DistillationLoss",
+    "GateConfig",
+    "InputError",
+    "OpenPolicy",
+    "RandomPolicy",
+]
 __version__ = "0.1.0"

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_adavit.baselines import check_policy
 from keras_adavit.errors import InputError
 from keras_adavit.models.classifier import AdaViTClassifier
 
@@ -46,23 +47,29 @@ class Evaluation:
     ink_keep: float | None
 
 
-def evaluate(model, dataset):
+def evaluate(model, dataset, policy=None, observe=None):
     """Runs the model over batches `(images, labels)`.
 
     Args:
         model: An `AdaViTClassifier`.
         dataset: Iterable of batches, `images` float32 (B, S, S, C), `labels` integers (B,).
+        policy: A `RandomPolicy`, drawn anew for each batch, or an `OpenPolicy`; by default the gates decide.
+        observe: Function that is also given each batch's labels and outputs, as arrays.
 
     Returns:
         An `Evaluation`.
 
     Raises:
-        InputError: If there is no image.
+        InputError: If there is no image, or the policy does not fit the model's gates.
     """
+    run = predictor(model, policy)
     batches = []
-    for images, labels in dataset:
-        outputs = model.predict_on_batch(ops.convert_to_tensor(images))
-        batches.append(summarize(model, np.asarray(images), np.asarray(labels), outputs))
+    for number, (images, labels) in enumerate(dataset):
+        outputs = run(ops.convert_to_tensor(images), number)
+        labels = np.asarray(labels)
+        batches.append(summarize(model, np.asarray(images), labels, outputs))
+        if observe is not None:
+            observe(labels, outputs)
     if not batches:
         raise InputError("`dataset` must have at least one image. Received: none")
     total = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
@@ -86,6 +93,23 @@ def evaluate(model, dataset):
         blank_keep=float(kept[blank].mean()) if gated and blank.any() else None,
         ink_keep=float(kept[~blank].mean()) if gated and not blank.all() else None,
     )
+
+
+def predictor(model, policy):
+    """A compiled function from a batch of images and its number to the model's outputs, a dict of arrays."""
+    if policy is None:
+        return lambda images, number: model.predict_on_batch(images)
+    check_policy(policy, model.backbone.gates)
+    shapes = model.backbone.policy_shapes(None)
+    given = {key: keras.Input(shape[1:], name=key) for key, shape in shapes.items()}
+    images = keras.Input(model.backbone.image_shape, name="images")
+    with_policy = keras.Model({"images": images, **given}, model(images, policy=given))
+
+    def run(images, number):
+        keeps = policy(model.backbone.policy_shapes(len(images)), number)
+        return with_policy.predict_on_batch({"images": images, **keeps})
+
+    return run
 
 
 def summarize(model, images, labels, outputs):
@@ -151,8 +175,7 @@ def load_model(path):
 
 def check_data(model, splits, image_shape):
     """Raises `InputError` unless the model takes images and classes of this data."""
-    backbone = model.backbone
-    expected = (backbone.image_size, backbone.image_size, backbone.channels)
+    expected = model.backbone.image_shape
     if tuple(image_shape) != expected:
         raise InputError(f"The data must have images {expected}, as the model. Received: images {tuple(image_shape)}")
     if len(splits.class_names) != model.num_classes:

@@ -6,9 +6,24 @@ a block is not gated. B images, L blocks, T tokens with the class token first, H
 
 from keras import ops
 
+from keras_adavit.errors import InputError
+
 SUBLAYERS = ("attention", "mlp")
 POLICY_KEYS = ("token_keep", "head_keep", "block_keep")
 LOGIT_KEYS = ("token_logits", "head_logits", "block_logits")
+DETAIL_KEYS = (*LOGIT_KEYS, "class_attention", "class_tokens")
+
+
+def detail_keys(details):
+    """Which of `DETAIL_KEYS` are asked for: all for `True`, none for `False`, or the given names.
+
+    Raises:
+        InputError: If there is no such name.
+    """
+    keys = (DETAIL_KEYS if details else ()) if isinstance(details, bool) else tuple(details)
+    if set(keys) - set(DETAIL_KEYS):
+        raise InputError(f"`details` must be a bool or names among {DETAIL_KEYS}. Received: details={details!r}")
+    return keys
 
 
 def stack_blocks(decisions, keys):

@@ -60,6 +60,28 @@ def print_evaluation(evaluation, console):
     console.print(usage)
 
 
+def print_classes(classes, class_names, dense_macs, console, count_shown=5):
+    """Prints the classes with the fewest and with the most MACs.
+
+    Args:
+        classes: List of `ClassFigures`, from the fewest MACs to the most.
+        class_names: Name of each label.
+        dense_macs: MACs of the dense model of the same size.
+        console: A `rich` console.
+        count_shown: Classes shown at either end.
+    """
+    few = len(classes) <= 2 * count_shown
+    table = Table(title="MACs by class" if few else f"The {count_shown} classes with the fewest and the most MACs")
+    for title in ("class", "images", "MACs, mean", "share of dense", "top-1"):
+        table.add_column(title, justify="left" if title == "class" else "right")
+    for shown in [classes] if few else [classes[:count_shown], classes[-count_shown:]]:
+        for each in shown:
+            share = f"{each.macs / dense_macs:.3f}"
+            table.add_row(class_names[each.label], str(each.images), count(each.macs), share, f"{each.top1:.2%}")
+        table.add_section()
+    console.print(table)
+
+
 def print_next_steps(folder, console):
     """Says what to do with a finished run."""
     backend = os.environ.get("KERAS_BACKEND")

@@ -31,16 +31,18 @@ class GatedAttention(keras.layers.Layer):
         self.qkv.build(input_shape)
         self.projection.build((*input_shape[:-1], self.width))
 
-    def call(self, inputs, token_keep=None, head_keep=None):
+    def call(self, inputs, token_keep=None, head_keep=None, class_attention=False):
         """Attends.
 
         Args:
             inputs: Tensor (B, T, D), normalised.
             token_keep: Tensor (B, T) of 0 and 1, or `None`: all tokens. No gradient flows into it.
             head_keep: Tensor (B, H) of 0 and 1, or `None`: all heads.
+            class_attention: If the class token's attention is returned too.
 
         Returns:
-            Tensor (B, T, D), not yet multiplied by `token_keep`.
+            Tensor (B, T, D), not yet multiplied by `token_keep`; with `class_attention` a pair of it and a float32
+            tensor (B, H, T), see `class_token_attention`.
         """
         length = inputs.shape[1]
         qkv = ops.reshape(self.qkv(inputs), (-1, length, 3, self.num_heads, self.width // self.num_heads))
@@ -58,7 +60,10 @@ class GatedAttention(keras.layers.Layer):
         if head_keep is not None:
             skipped = value * (1 - head_keep) if self.partial_heads else 0
             attended = attended * head_keep + skipped
-        return self.projection(ops.reshape(attended, (-1, length, self.width)))
+        outputs = self.projection(ops.reshape(attended, (-1, length, self.width)))
+        if class_attention:
+            return outputs, class_token_attention(query[:, 0], key, token_keep)
+        return outputs
 
     def compute_output_shape(self, input_shape, *args, **kwargs):
         return input_shape
@@ -84,3 +89,22 @@ def attention_mask(token_keep):
     """
     keep = ops.stop_gradient(token_keep) > 0.5
     return (keep[:, :, None] & keep[:, None, :]) | ops.eye(keep.shape[1], dtype="bool")
+
+
+def class_token_attention(query, key, token_keep=None):
+    """How much the class token attends to each token; of a skipped head the numbers mean nothing.
+
+    Args:
+        query: The class token's queries (B, H, D/H).
+        key: Keys (B, T, H, D/H).
+        token_keep: Tensor (B, T) of 0 and 1, the class token kept, or `None`: all tokens. No gradient flows into it.
+
+    Returns:
+        Float32 tensor (B, H, T), rows sum to 1, 0 at skipped tokens.
+    """
+    query, key = ops.cast(query, "float32"), ops.cast(key, "float32")
+    scores = ops.einsum("bhd,bthd->bht", query, key) / key.shape[-1] ** 0.5
+    if token_keep is not None:
+        keep = ops.stop_gradient(token_keep)[:, None] > 0.5  # (B, 1, T)
+        scores = ops.where(keep, scores, -1e9)
+    return ops.softmax(scores, axis=-1)

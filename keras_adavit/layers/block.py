@@ -83,19 +83,24 @@ class GatedBlock(keras.layers.Layer):
             if layer:
                 layer.build((batch, width))
 
-    def call(self, inputs, training=False, temperature=None):
+    def call(self, inputs, training=False, temperature=None, policy=None, class_attention=False):
         """Decides, then computes everything and multiplies the skipped part away.
 
         Args:
             inputs: Tensor (B, T, D), class token first.
             training: If the gates draw noise.
             temperature: Scalar that replaces the gates' own τ in training.
+            policy: Given decisions that replace those of the gates: a dict of `token_keep` (B, T),
+                `head_keep` (B, H) and `block_keep` (B, 2), or of some of them. What is not gated stays used.
+            class_attention: If the class token's attention is returned too.
 
         Returns:
             The block's output (B, T, D), and a dict of its decisions: `token_keep` (B, T), `head_keep` (B, H),
             `block_keep` (B, 2), and their logits under `token_logits` (B, T-1), `head_logits`, `block_logits`
-            (zeros where a kind is not gated).
+            (zeros where no gate decided). With `class_attention` also that, float32 (B, H, T).
         """
+        given = policy or {}
+        given_patches = given["token_keep"][:, 1:] if "token_keep" in given else None
         sampling = {"training": training, "temperature": temperature}
         batch, length = ops.shape(inputs)[0], inputs.shape[1]
         ones = ops.ones((batch, 1), dtype="float32")
@@ -103,15 +108,23 @@ class GatedBlock(keras.layers.Layer):
         policy_input = inputs[:, 0]
         if self.policy_norm:
             policy_input = self.policy_norm(policy_input)
-        block_keep, block_logits = decide(self.block_gate, policy_input, ones, 2, sampling)
-        head_keep, head_logits = decide(self.head_gate, policy_input, ones, self.num_heads, sampling)
+        block_keep, block_logits = decide(self.block_gate, policy_input, ones, 2, sampling, given.get("block_keep"))
+        head_keep, head_logits = decide(
+            self.head_gate, policy_input, ones, self.num_heads, sampling, given.get("head_keep")
+        )
         normed = self.norm1(inputs)
-        patch_keep, token_logits = decide(self.token_gate, normed[:, 1:], ones[..., None], length - 1, sampling)
+        patch_keep, token_logits = decide(self.token_gate, normed[:, 1:], ones, length - 1, sampling, given_patches)
         token_keep = ops.concatenate([ones, patch_keep], axis=1)  # (B, T)
 
         attended = self.attention(
-            normed, token_keep if self.token_gate else None, head_keep if self.head_gate else None
+            normed,
+            token_keep if self.token_gate else None,
+            head_keep if self.head_gate else None,
+            class_attention=class_attention,
         )
+        details = {}
+        if class_attention:
+            attended, details["class_attention"] = attended
         attended = self._keep(attended, token_keep, block_keep[:, 0])
         outputs = inputs + self.drop(attended, training=training)
         full_heads = self.head_gate is not None and self.gates.heads == "full"
@@ -126,6 +139,7 @@ class GatedBlock(keras.layers.Layer):
             "token_logits": token_logits,
             "head_logits": head_logits,
             "block_logits": block_logits,
+            **details,
         }
 
     def _keep(self, branch, token_keep, sublayer_keep):
@@ -159,10 +173,11 @@ class GatedBlock(keras.layers.Layer):
         }
 
 
-def decide(gate, inputs, ones, units, sampling):
-    """A gate's decisions and logits, (B, units) each; ones and zeros without a gate."""
-    if gate is None:
-        keep = ops.tile(ops.reshape(ones, (-1, 1)), (1, units))
+def decide(gate, inputs, ones, units, sampling, given=None):
+    """A gate's decisions and logits, (B, units) each; ones and zeros without a gate, `given` and zeros with it."""
+    if gate is None or given is not None:
+        # Keras casts a layer's float inputs to its compute dtype; a decision is float32.
+        keep = ops.tile(ones, (1, units)) if gate is None else ops.cast(given, "float32")
         return keep, ops.zeros_like(keep)
     keep, logits = gate(inputs, **sampling)
     return ops.reshape(keep, (-1, units)), ops.reshape(logits, (-1, units))

@@ -5,11 +5,12 @@ import numpy as np
 from keras import ops
 
 from keras_adavit import macs
+from keras_adavit.baselines import given_policy
 from keras_adavit.errors import InputError
 from keras_adavit.gate_config import GateConfig
 from keras_adavit.layers.block import GatedBlock
 from keras_adavit.layers.patch_embedding import PatchEmbedding
-from keras_adavit.policy import LOGIT_KEYS, POLICY_KEYS, stack_blocks
+from keras_adavit.policy import POLICY_KEYS, detail_keys, stack_blocks
 
 
 @keras.saving.register_keras_serializable("keras_adavit")
@@ -116,33 +117,62 @@ class AdaViTBackbone(keras.Model):
         self.norm.build((None, self.length, self.width))
         self.built = True
 
-    def call(self, images, training=False, temperature=None, details=False):
+    def call(self, images, training=False, temperature=None, details=False, policy=None):
         """Encodes images.
 
         Args:
             images: Float tensor (B, S, S, C), channels last, already normalised.
             training: If the gates draw noise.
             temperature: Scalar that replaces the gates' own τ in training.
-            details: If the gates' logits are returned too.
+            details: If the details below are returned too: all, none, or a tuple of their names.
+            policy: Decisions that replace those of the gates: a `RandomPolicy`, an `OpenPolicy`, or a dict of
+                `token_keep` (B, L, T), `head_keep` (B, L, H) and `block_keep` (B, L, 2), 1 use and 0 skip, or of
+                some of them. The class token, and what is not gated, stays used; logits are then zeros.
 
         Returns:
             A dict: `tokens` (B, T, D) normalised, class token first; the policy `token_keep` (B, L, T), `head_keep`
-            (B, L, H), `block_keep` (B, L, 2); `macs` (B,) of each image up to here. With `details` also
-            `token_logits` (B, L, T-1), `head_logits` (B, L, H), `block_logits` (B, L, 2).
+            (B, L, H), `block_keep` (B, L, 2); `macs` (B,) of each image up to here, the gates counted also where
+            `policy` replaces them. Details: `token_logits` (B, L, T-1), `head_logits` (B, L, H), `block_logits`
+            (B, L, 2); `class_attention` (B, L, H, T) float32, the class token's attention; `class_tokens` (B, L, D)
+            in the dtype of computation, the class token after each block.
+
+        Raises:
+            InputError: If `policy` or `details` is something else.
         """
+        details = detail_keys(details)
+        given = {}
+        if policy is not None:
+            given = given_policy(policy, self.policy_shapes(ops.shape(images)[0]), self.gates)
         tokens = self.stem(images)  # (B, T-1, D)
         class_token = ops.cast(self.class_token, tokens.dtype)
         class_token = ops.broadcast_to(class_token, (ops.shape(tokens)[0], 1, self.width))
         tokens = ops.concatenate([class_token, tokens], axis=1) + ops.cast(self.position, tokens.dtype)
         decisions = []
-        for block in self.blocks:
-            tokens, decided = block(tokens, training=training, temperature=temperature)
-            decisions.append(decided)
+        for index, block in enumerate(self.blocks):
+            tokens, decided = block(
+                tokens,
+                training=training,
+                temperature=temperature,
+                policy={key: keep[:, index] for key, keep in given.items()},
+                class_attention="class_attention" in details,
+            )
+            decisions.append({**decided, "class_tokens": tokens[:, 0]})
         policy = stack_blocks(decisions, POLICY_KEYS)
-        outputs = {"tokens": self.norm(tokens), **policy, "macs": self.macs(policy)}
-        if details:
-            outputs |= stack_blocks(decisions, LOGIT_KEYS)
-        return outputs
+        details = stack_blocks(decisions, details)
+        return {"tokens": self.norm(tokens), **policy, "macs": self.macs(policy), **details}
+
+    @property
+    def image_shape(self):
+        """Shape (S, S, C) of an image."""
+        return self.image_size, self.image_size, self.channels
+
+    def policy_shapes(self, batch):
+        """Shapes of the policy of `batch` images, a dict."""
+        return {
+            "token_keep": (batch, self.depth, self.length),
+            "head_keep": (batch, self.depth, self.num_heads),
+            "block_keep": (batch, self.depth, 2),
+        }
 
     def macs(self, policy):
         """MACs of each image under a policy: stem, gates and blocks, without the final normalisation.
@@ -193,9 +223,7 @@ class AdaViTBackbone(keras.Model):
         batch = input_shape[0]
         return {
             "tokens": (batch, self.length, self.width),
-            "token_keep": (batch, self.depth, self.length),
-            "head_keep": (batch, self.depth, self.num_heads),
-            "block_keep": (batch, self.depth, 2),
+            **self.policy_shapes(batch),
             "macs": (batch,),
         }
 

@@ -6,9 +6,11 @@ from keras import ops
 from keras_adavit import macs
 from keras_adavit.errors import InputError
 from keras_adavit.models.backbone import AdaViTBackbone
+from keras_adavit.policy import LOGIT_KEYS
 from keras_adavit.training import schedules
 from keras_adavit.training.budget import BudgetLoss
-from keras_adavit.training.metrics import PolicyMetrics
+from keras_adavit.training.distillation import DistillationLoss, Teacher, check_teacher
+from keras_adavit.training.metrics import DISTILLATION_NAMES, PolicyMetrics
 from keras_adavit.training.optimizers import portable_config
 
 
@@ -43,6 +45,8 @@ class AdaViTClassifier(keras.Model):
         self.policy_metrics = PolicyMetrics()
         self.budget = None
         self.temperature = None
+        self.teacher = None
+        self.distillation = None
         self.build((None, backbone.image_size, backbone.image_size, backbone.channels))
 
     def build(self, input_shape):
@@ -60,26 +64,35 @@ class AdaViTClassifier(keras.Model):
         )
         self.built = True
 
-    def call(self, images, training=False, details=None):
+    def call(self, images, training=False, details=None, policy=None):
         """Classifies.
 
         Args:
             images: Float tensor (B, S, S, C), channels last, already normalised.
             training: If the gates draw noise.
-            details: If the gates' logits are returned too; by default in training, where the budget loss reads them.
+            details: If the details below are returned too: all, none, or a tuple of their names; by default none, and
+                in training those that the losses read.
+            policy: Decisions that replace those of the gates: a `RandomPolicy`, an `OpenPolicy`, or a dict of
+                `token_keep` (B, L, T), `head_keep` (B, L, H) and `block_keep` (B, L, 2), 1 use and 0 skip, or of
+                some of them. The class token, and what is not gated, stays used; logits are then zeros.
 
         Returns:
             A dict: `logits` (B, K) float32; the policy `token_keep` (B, L, T), `head_keep` (B, L, H) and `block_keep`
-            (B, L, 2), 1 use and 0 skip; `macs` (B,), the multiply-accumulates of each image. With `details` also
-            `token_logits` (B, L, T-1), `head_logits` (B, L, H) and `block_logits` (B, L, 2).
+            (B, L, 2), 1 use and 0 skip; `macs` (B,), the multiply-accumulates of each image. Details: `token_logits`
+            (B, L, T-1), `head_logits` (B, L, H), `block_logits` (B, L, 2); `class_attention` (B, L, H, T), the class
+            token's attention; `class_tokens` (B, L, D), the class token after each block.
+
+        Raises:
+            InputError: If `policy` or `details` is something else.
         """
         temperature = None
         if training:
             if self.temperature is not None:
                 temperature = schedules.value_at(self.temperature, self.step)
             self.step.assign(self.step + 1)
-        details = training if details is None else details
-        outputs = self.backbone(images, training=training, temperature=temperature, details=details)
+        if details is None:
+            details = (*LOGIT_KEYS, *(self.distillation.details if self.distillation else ())) if training else ()
+        outputs = self.backbone(images, training=training, temperature=temperature, details=details, policy=policy)
         tokens = outputs.pop("tokens")
         return {
             "logits": self.head(tokens[:, 0]),
@@ -87,17 +100,32 @@ class AdaViTClassifier(keras.Model):
             "macs": outputs["macs"] + float(self._classifier_macs),
         }
 
-    def compile(self, optimizer="rmsprop", loss=None, metrics=None, budget=None, temperature=None, **kwargs):
+    def compile(
+        self,
+        optimizer="rmsprop",
+        loss=None,
+        metrics=None,
+        budget=None,
+        temperature=None,
+        teacher=None,
+        distillation=None,
+        **kwargs,
+    ):
         """Configures training.
 
         Args:
             optimizer, loss, metrics: As of `keras.Model.compile`; loss and metrics compare labels with the logits.
             budget: A `BudgetLoss` added to the loss; `None` trains the task alone.
             temperature: Number or Keras learning-rate schedule that replaces the gates' τ in training.
+            teacher: A trained `AdaViTClassifier`, usually the dense one, that training imitates; it is not changed.
+                Evaluation does without. It is no part of this model: it is not saved, and a loaded model has to be
+                compiled with it again. On JAX the weights that it has at the first step are those that teach.
+            distillation: The `DistillationLoss` added to the loss; by default, with a teacher, `DistillationLoss()`.
             **kwargs: More arguments of `keras.Model.compile`.
 
         Raises:
-            InputError: If the model has no gate that the budget or the temperature speaks of.
+            InputError: If the model has no gate that the budget or the temperature speaks of, or the teacher is of
+                other sizes.
         """
         if budget is not None:
             if not isinstance(budget, BudgetLoss):
@@ -107,18 +135,43 @@ class AdaViTClassifier(keras.Model):
             raise InputError(f"`temperature` needs a model with gates. Received: temperature={temperature!r}")
         if isinstance(temperature, (int, float)) and temperature <= 0:
             raise InputError(f"`temperature` must be positive. Received: temperature={temperature}")
+        if distillation is not None and teacher is None:
+            raise InputError(f"`distillation` needs a `teacher`. Received: distillation={distillation!r}, teacher=None")
+        if teacher is not None:
+            distillation = DistillationLoss() if distillation is None else distillation
+            if not isinstance(teacher, AdaViTClassifier) or teacher is self:
+                raise InputError(f"`teacher` must be another `AdaViTClassifier` or None. Received: teacher={teacher!r}")
+            if not isinstance(distillation, DistillationLoss):
+                raise InputError(
+                    f"`distillation` must be a `DistillationLoss`. Received: distillation={distillation!r}"
+                )
+            check_teacher(self, teacher, distillation)
         self.budget = budget
         self.temperature = temperature
+        self.teacher = None if teacher is None else Teacher(teacher)
+        self.distillation = distillation
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Task loss plus weighted budget terms; every backend's train step calls it."""
-        task = super().compute_loss(x, y, y_pred["logits"], sample_weight, training)
-        terms = {}
+        """Task loss plus weighted budget and, in training, distillation terms; every backend's train step calls it."""
+        total = task = super().compute_loss(x, y, y_pred["logits"], sample_weight, training)
+        budget_terms, distillation_terms = {}, {}
         if self.budget is not None:
-            terms = self.budget(y_pred, self.backbone.gates, float(self.dense_macs), self.step)
-        self.policy_metrics.update_losses(task, terms, ops.shape(y_pred["logits"])[0])
-        return task + self.budget.total(terms) if terms else task
+            budget_terms = self.budget(y_pred, self.backbone.gates, float(self.dense_macs), self.step)
+            total = total + self.budget.total(budget_terms)
+        if self.teacher is not None and training:
+            distillation_terms = self.distillation(y_pred, self.teacher(x, self.distillation.details))
+            total = total + self.distillation.total(distillation_terms)
+        batch = ops.shape(y_pred["logits"])[0]
+        self.policy_metrics.update_losses(task, budget_terms, distillation_terms, batch)
+        return total
+
+    def test_step(self, *args):
+        """As of Keras, without the means of the distillation, which evaluation does not compute."""
+        found = super().test_step(*args)
+        logs, *state = found if isinstance(found, tuple) else (found,)  # JAX returns its state too
+        logs = {name: value for name, value in logs.items() if name not in DISTILLATION_NAMES}
+        return (logs, *state) if state else logs
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """The user's metrics of the logits, the loss terms, usage and MACs."""
@@ -126,7 +179,7 @@ class AdaViTClassifier(keras.Model):
         return super().compute_metrics(x, y, y_pred["logits"], sample_weight)
 
     def get_metrics_result(self):
-        unused = self.policy_metrics.unused_names(self.backbone.gates, self.budget)
+        unused = self.policy_metrics.unused_names(self.backbone.gates, self.budget, self.distillation)
         return {name: value for name, value in super().get_metrics_result().items() if name not in unused}
 
     def macs(self, policy):

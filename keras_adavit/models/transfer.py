@@ -1,5 +1,7 @@
 """Weights from a dense model into a gated one."""
 
+from keras import ops
+
 from keras_adavit.errors import InputError
 
 OWN = ("step",)  # variables that belong to a model's own training
@@ -30,7 +32,8 @@ def initialize_from(model, source):
             f"such as {wrong[0]}"
         )
     for path, variable in sources.items():
-        targets[path].assign(variable)
+        # A copy: JAX would share the buffer, and training `model` gives its buffers away.
+        targets[path].assign(ops.copy(variable))
     return sorted(targets.keys() - sources.keys())
 
 

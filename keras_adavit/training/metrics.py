@@ -4,28 +4,34 @@ import keras
 from keras import ops
 
 from keras_adavit import policy as policies
+from keras_adavit.training import distillation as distillations
 from keras_adavit.training.budget import KINDS
+
+DISTILLATION_NAMES = tuple(f"{kind}_distillation_loss" for kind in distillations.KINDS)
 
 
 class PolicyMetrics(keras.layers.Layer):
     """Means over an epoch; a layer only so that Keras finds, resets and carries them.
 
     Logged names: `task_loss`; `token_budget_loss`, `head_budget_loss`, `block_budget_loss`, `macs_budget_loss`
+    (unweighted); in training `logit_distillation_loss`, `attention_distillation_loss`, `token_distillation_loss`
     (unweighted); `token_usage`, `head_usage`, `attention_usage`, `mlp_usage` over gated blocks; `macs`, and
     `macs_share` of the dense model's.
     """
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        names = ["task_loss", *(f"{kind}_budget_loss" for kind in KINDS)]
+        names = ["task_loss", *(f"{kind}_budget_loss" for kind in KINDS), *DISTILLATION_NAMES]
         names += ["token_usage", "head_usage", "attention_usage", "mlp_usage", "macs", "macs_share"]
         self.means = {name: keras.metrics.Mean(name=name, dtype="float32") for name in names}
 
-    def update_losses(self, task, terms, batch):
+    def update_losses(self, task, budget_terms, distillation_terms, batch):
         """Takes the loss terms of a batch of `batch` images."""
         self.means["task_loss"].update_state(task, sample_weight=batch)
-        for kind, term in terms.items():
+        for kind, term in budget_terms.items():
             self.means[f"{kind}_budget_loss"].update_state(term, sample_weight=batch)
+        for kind, term in distillation_terms.items():
+            self.means[f"{kind}_distillation_loss"].update_state(term, sample_weight=batch)
 
     def update_policy(self, outputs, gates, dense_macs):
         """Takes the policy and MACs of a batch."""
@@ -36,9 +42,10 @@ class PolicyMetrics(keras.layers.Layer):
         for name, usage in gated_usage(outputs, gates).items():
             self.means[name].update_state(usage, sample_weight=batch)
 
-    def unused_names(self, gates, budget):
-        """Names of the means that a model with these gates and this budget does not have."""
+    def unused_names(self, gates, budget, distillation):
+        """Names of the means that a model with these gates, this budget and this distillation does not have."""
         terms = {f"{kind}_budget_loss" for kind in KINDS if budget and budget.has_term(kind, gates)}
+        terms |= {f"{kind}_distillation_loss" for kind in (distillation.kinds if distillation else ())}
         return set(self.means) - {"macs", "macs_share", *terms, *usage_names(gates), *(["task_loss"] if terms else [])}
 
 

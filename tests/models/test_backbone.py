@@ -40,7 +40,17 @@ def test_outputs_have_the_shapes_of_the_documentation(images):
         "token_logits": (4, 3, 16),
         "head_logits": (4, 3, 3),
         "block_logits": (4, 3, 2),
+        "class_attention": (4, 3, 3, 17),
+        "class_tokens": (4, 3, 24),
     }
+
+
+def test_details_are_those_asked_for(images):
+    backbone = ka.AdaViTBackbone(**SIZES, gates=ka.GateConfig())
+    plain = set(backbone(images))
+    assert set(backbone(images, details=("class_tokens",))) - plain == {"class_tokens"}
+    with pytest.raises(ka.InputError, match="`details` must be a bool or names among"):
+        backbone(images, details=("hidden",))
 
 
 def test_evaluation_is_deterministic_and_training_is_not(images):

@@ -1,0 +1,120 @@
+"""Policies that no gate decides: at random, all open, or given as tensors; what learned gates are compared with."""
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_adavit.errors import InputError
+from keras_adavit.policy import POLICY_KEYS
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomPolicy:
+    """Each gated patch, head and sub-layer is used with a given probability, independently of all others.
+
+    `model(images, policy=RandomPolicy(tokens=0.5))` draws the same decisions at every call; `policy(shapes, number)`
+    gives other ones for each number.
+
+    Args:
+        tokens: Usage of patches, in [0, 1]; the class token is always used.
+        heads: Usage of heads, in [0, 1].
+        sublayers: Usage of attention, and of the MLP, in [0, 1].
+        seed: Seed of the draw.
+
+    Raises:
+        InputError: If a usage is outside [0, 1], or the seed is negative.
+    """
+
+    tokens: float = 1.0
+    heads: float = 1.0
+    sublayers: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("tokens", "heads", "sublayers"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"`{name}` must be in [0, 1]. Received: {name}={getattr(self, name)}")
+        if self.seed < 0:
+            raise InputError(f"`seed` must not be negative. Received: seed={self.seed}")
+
+    def __call__(self, shapes, number=0):
+        """Draws a policy.
+
+        Args:
+            shapes: Dict of the shapes of `token_keep` (B, L, T), `head_keep` (B, L, H) and `block_keep` (B, L, 2).
+            number: Integer; another number, such as that of a batch, is another draw from the same seed.
+
+        Returns:
+            A dict of float32 tensors of these shapes, exactly 0 or 1; the class token is always used.
+        """
+        seeds = np.random.SeedSequence([self.seed, number]).generate_state(len(POLICY_KEYS)) >> 1
+        usages = (self.tokens, self.heads, self.sublayers)
+        keeps = {
+            key: ops.cast(keras.random.uniform(shapes[key], seed=int(seed)) < usage, "float32")
+            for key, seed, usage in zip(POLICY_KEYS, seeds, usages, strict=True)
+        }
+        patches = keeps["token_keep"][:, :, 1:]
+        keeps["token_keep"] = ops.pad(patches, ((0, 0), (0, 0), (1, 0)), constant_values=1.0)  # the class token
+        return keeps
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenPolicy:
+    """Everything is used, as in the dense model of the same weights."""
+
+    def __call__(self, shapes, number=0):
+        """A dict of ones, see `RandomPolicy`."""
+        return {key: ops.ones(shapes[key], dtype="float32") for key in POLICY_KEYS}
+
+
+def given_policy(policy, shapes, gates):
+    """Turns what a user gave into tensors.
+
+    Args:
+        policy: A `RandomPolicy`, an `OpenPolicy`, or a dict of some of `token_keep`, `head_keep` and `block_keep`,
+            1 use and 0 skip.
+        shapes: Dict of their expected shapes.
+        gates: The model's `GateConfig`, or `None`.
+
+    Returns:
+        A dict of float32 tensors.
+
+    Raises:
+        InputError: If the policy is something else, has another shape, or the model has no gates.
+    """
+    check_policy(policy, gates)
+    if isinstance(policy, (RandomPolicy, OpenPolicy)):
+        return policy(shapes)
+    keeps = {key: ops.cast(ops.convert_to_tensor(keep), "float32") for key, keep in policy.items()}
+    for key, keep in keeps.items():
+        expected = tuple(size if isinstance(size, int) else None for size in shapes[key])  # None: known at run time
+        found = tuple(keep.shape)
+        if len(found) != len(expected) or any(
+            None not in (one, other) and one != other for one, other in zip(found, expected, strict=True)
+        ):
+            raise InputError(f"`{key}` of `policy` must have the shape {expected}. Received: {found}")
+    return keeps
+
+
+def check_policy(policy, gates):
+    """Raises `InputError` for what is no policy, or skips what a model with these `gates` cannot skip."""
+    if gates is None:
+        raise InputError("`policy` needs a model with gates, a dense one uses everything. Received: gates=None")
+    if isinstance(policy, RandomPolicy):
+        for name, gated in {"tokens": gates.tokens, "heads": gates.heads, "sublayers": gates.blocks}.items():
+            usage = getattr(policy, name)
+            if usage < 1 and not gated:
+                raise InputError(f"`{name}` must be 1 for a model without such gates. Received: {name}={usage}")
+    elif not isinstance(policy, OpenPolicy) and not is_dict_of_keeps(policy):
+        received = sorted(policy) if isinstance(policy, dict) else repr(policy)
+        raise InputError(
+            f"`policy` must be a `RandomPolicy`, an `OpenPolicy` or a dict of keys among {POLICY_KEYS}. "
+            f"Received: {received}"
+        )
+
+
+def is_dict_of_keeps(policy):
+    """If it is a dict of some of the policy's keys and no others."""
+    return isinstance(policy, dict) and bool(policy) and set(policy) <= set(POLICY_KEYS)
