@@ -95,6 +95,23 @@ def patch_embedding_macs(image_size, patch_size, channels, width):
     return (image_size // patch_size) ** 2 * patch_size**2 * channels * width
 
 
+def tokens_to_token_macs(image_size, channels, width, *, token_width, performer):
+    """MACs of the tokens-to-token stem, with its performers or transformers: 7×7, 3×3 and 3×3 patches, 16 pixels apart.
+
+    Per token of E = `token_width` channels: query, key and value, projection and an MLP of width E, two normalisations;
+    a performer of m = E/2 features adds the features of query and key, and two products and a sum with them.
+    """
+    total, inputs = 0, 49 * channels
+    for stride in (4, 8):
+        tokens = (image_size // stride) ** 2
+        linear = token_width * (3 * inputs + 3 * token_width) + NORM_MACS * (inputs + token_width)
+        features = token_width // 2
+        attention = features * (4 * token_width + 1) if performer else 2 * tokens * token_width
+        total += tokens * (linear + attention)
+        inputs = 9 * token_width
+    return total + (image_size // 16) ** 2 * inputs * width
+
+
 def classifier_macs(length, width, num_classes):
     """MACs of the final normalisation and the classifier."""
     return NORM_MACS * length * width + width * num_classes
