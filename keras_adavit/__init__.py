@@ -1,10 +1,11 @@
 """Vision transformers that spend on each image only what it needs."""
 
+from keras_adavit.convert import load_torch_checkpoint
 from keras_adavit.errors import InputError
 from keras_adavit.gate_config import GateConfig
 from keras_adavit.models.backbone import AdaViTBackbone
 from keras_adavit.models.classifier import AdaViTClassifier
 from keras_adavit.training.budget import BudgetLoss
 
-__all__ = ["AdaViTBackbone", "AdaViTClassifier", "BudgetLoss", "GateConfig", "InputError"]
+__all__ = ["AdaViTBackbone", "AdaViTClassifier", "BudgetLoss", "GateConfig", "InputError", "load_torch_checkpoint"]
 __version__ = "0.1.0"

@@ -4,8 +4,10 @@ import keras
 from keras import ops
 
 from keras_adavit import macs
+from keras_adavit.convert import download, load_torch_checkpoint
 from keras_adavit.errors import InputError
 from keras_adavit.models.backbone import AdaViTBackbone
+from keras_adavit.models.presets import GATES, PRESETS, check_weights, find_preset
 from keras_adavit.training import schedules
 from keras_adavit.training.budget import BudgetLoss
 from keras_adavit.training.metrics import PolicyMetrics
@@ -30,6 +32,8 @@ class AdaViTClassifier(keras.Model):
         InputError: If `backbone` or `num_classes` is something else.
     """
 
+    presets = PRESETS
+
     def __init__(self, backbone, num_classes, **kwargs):
         super().__init__(**kwargs)
         if not isinstance(backbone, AdaViTBackbone):
@@ -44,6 +48,29 @@ class AdaViTClassifier(keras.Model):
         self.budget = None
         self.temperature = None
         self.build((None, backbone.image_size, backbone.image_size, backbone.channels))
+
+    @classmethod
+    def from_preset(cls, name, num_classes=1000, image_size=224, gates=GATES, weights=None):
+        """Builds a published model.
+
+        Args:
+            name: One of `AdaViTClassifier.presets`.
+            num_classes: Classes K.
+            image_size: Side of the square images in pixels, a multiple of 16.
+            gates: `GateConfig`; `None` is the plain DeiT or T2T-ViT.
+            weights: `"imagenet"` fetches the published weights of the dense model; positions of another image size are
+                interpolated, the classifier of another number of classes stays new. `None`: random weights.
+
+        Raises:
+            InputError: If there is no such preset, or no published weights of it.
+        """
+        preset = find_preset(name)
+        check_weights(weights, gates is not None)
+        arguments = preset.backbone_arguments(gated=gates is not None)
+        model = cls(AdaViTBackbone(image_size=image_size, gates=gates, **arguments), num_classes)
+        if weights:
+            load_torch_checkpoint(model, download(preset.file))
+        return model
 
     def build(self, input_shape):
         if self.built:
