@@ -115,7 +115,11 @@ def match(checkpoint, shapes, stem):
             continue
         for name in names:
             del unused[name]
-        value = join(names, [arrays[name] for name in names])
+        parts = [arrays[name] for name in names]
+        if len({part.shape for part in parts}) > 1:
+            wrong.append(f"{', '.join(names)} {', '.join(str(part.shape) for part in parts)} instead of equal ones")
+            continue
+        value = join(names, parts)
         if path == "position" and can_resize(value.shape, shape):
             old, new = grid_side(value.shape[1]), grid_side(shape[1])
             notes.append(f"positions interpolated from {old}×{old} to {new}×{new}")
@@ -131,7 +135,7 @@ def match(checkpoint, shapes, stem):
     if any(problems.values()):
         raise InputError(
             f"The checkpoint must fit the model, of which nothing was changed. Received: {checkpoint.path} with "
-            + "; ".join(f"{len(names)} weights {kind}: {listed(names)}" for kind, names in problems.items() if names)
+            + "; ".join(f"weights {kind} ({len(names)}): {listed(names)}" for kind, names in problems.items() if names)
         )
     return values, Report(checkpoint.path, checkpoint.key, loaded, kept, ignored, notes)
 

@@ -2,6 +2,8 @@
 
 import argparse
 import dataclasses
+import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -51,11 +53,11 @@ def read_checkpoint(path):
         raise InputError(f"The checkpoint must be an existing file. Received: {path}")
     try:
         # Published files carry the arguments of their training script, which is data as well.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever torch raises on bytes that are no checkpoint
         raise InputError(
-            f"The checkpoint must be a complete PyTorch file of nothing but data. Received: {path}: {reason(error)}"
+            f"The checkpoint must be a complete PyTorch file of nothing but data. Received: {path}, but {reason(error)}"
         ) from error
     key, weights = find_weights(content)
     named = all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items())
@@ -87,9 +89,6 @@ def describe(content):
 
 
 def reason(error):
-    """One line of why torch refused a file."""
-    message = " ".join(str(error).split())
-    if "weights_only" in message.lower() or "Weights only" in message:
-        unsafe = message.partition("Unsupported global: GLOBAL ")[2].split(" ")[0]
-        return f"it wants to run code ({unsafe})" if unsafe else "it is no PyTorch file, or wants to run code"
-    return f"{type(error).__name__}: {message[:120]}"
+    """Why torch refused a file, in a few words."""
+    forbidden = re.search(r"GLOBAL (\S+)", str(error))
+    return f"it wants to run code, {forbidden[1]}" if forbidden else "it is truncated, or of another kind"

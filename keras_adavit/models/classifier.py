@@ -4,7 +4,8 @@ import keras
 from keras import ops
 
 from keras_adavit import macs
-from keras_adavit.convert import download, load_torch_checkpoint
+from keras_adavit.convert import load_torch_checkpoint
+from keras_adavit.convert.download import download
 from keras_adavit.errors import InputError
 from keras_adavit.models.backbone import AdaViTBackbone
 from keras_adavit.models.presets import GATES, PRESETS, check_weights, find_preset
@@ -171,7 +172,7 @@ class AdaViTClassifier(keras.Model):
 
     def get_compile_config(self):
         config = super().get_compile_config()
-        if config is not None:
+        if config:  # empty for a model that was never compiled
             config = portable_config(config)
             config["budget"] = keras.saving.serialize_keras_object(self.budget)
             config["temperature"] = keras.saving.serialize_keras_object(self.temperature)
