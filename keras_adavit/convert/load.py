@@ -99,6 +99,13 @@ def match(checkpoint, shapes, stem):
             "which is of a distilled model"
         )
     dense_file = not any(is_gate(name) for name in arrays)
+    classes = {arrays[name].shape[:1] for name in CLASSIFIER if name in arrays}
+    if len(classes) > 1:
+        raise InputError(
+            "The checkpoint must have a weight and a bias of the classifier for the same classes. "
+            f"Received: {checkpoint.path} with {CLASSIFIER[0]} {arrays[CLASSIFIER[0]].shape} and "
+            f"{CLASSIFIER[1]} {arrays[CLASSIFIER[1]].shape}"
+        )
     values, loaded, kept, ignored, notes = {}, {}, {}, {}, []
     unused, missing, wrong = dict.fromkeys(arrays), [], []
     for path, shape in shapes.items():
@@ -126,7 +133,7 @@ def match(checkpoint, shapes, stem):
             value = resize_positions(value, shape[1])
         if value.shape == shape:
             values[path], loaded[path] = value, names
-        elif names[0] in CLASSIFIER and value.shape[:-1] == shape[:-1]:
+        elif names[0] in CLASSIFIER and value.ndim == len(shape) and value.shape[:-1] == shape[:-1]:
             kept[path] = f"classifier: of {shape[-1]} classes, the file's of {value.shape[-1]}"
             ignored[names[0]] = f"classifier: of {value.shape[-1]} classes, the model's of {shape[-1]}"
         else:

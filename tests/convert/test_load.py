@@ -1,6 +1,8 @@
 import argparse
 import os
+import sys
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -138,6 +140,12 @@ def test_wrong_shapes_are_listed(dense, save):
         refuse(micro_model("deit_micro_dense"), save(dense), "blocks.1.attn.proj.weight")
 
 
+@pytest.mark.parametrize("num_classes", [7, 10])
+def test_classifier_whose_parts_disagree(num_classes, dense, save):
+    dense["head.bias"] = torch.zeros(7)
+    refuse(micro_model("deit_micro_dense", num_classes=num_classes), save(dense), "for the same classes")
+
+
 def test_parts_of_query_key_value_of_wrong_shapes(fixtures, save):
     content = torch.load(fixtures / "ada_deit_micro.pth", weights_only=True)
     content["state_dict_ema"]["blocks.0.attn.key.weight"] = torch.zeros(96, 95)
@@ -194,7 +202,9 @@ def test_missing_file(tmp_path):
     refuse(micro_model("deit_micro_dense"), tmp_path / "none.pth", "must be an existing file. Received:")
 
 
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch is the backend")
 def test_torch_not_installed(fixtures, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    model = micro_model("deit_micro_dense")
+    monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ka.InputError, match="PyTorch must be installed to read its files"):
-        ka.load_torch_checkpoint(micro_model("deit_micro_dense"), fixtures / "deit_micro_dense.pth")
+        ka.load_torch_checkpoint(model, fixtures / "deit_micro_dense.pth")
