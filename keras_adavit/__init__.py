@@ -1,6 +1,7 @@
 """Vision transformers that spend on each image only what it needs."""
 
 from keras_adavit.baselines import OpenPolicy, RandomPolicy
+from keras_adavit.convert import load_torch_checkpoint
 from keras_adavit.errors import InputError
 from keras_adavit.gate_config import GateConfig
 from keras_adavit.models.backbone import AdaViTBackbone
@@ -19,5 +20,6 @@ __all__ = [
     "InputError",
     "OpenPolicy",
     "RandomPolicy",
+    "load_torch_checkpoint",
 ]
 __version__ = "0.1.0"

@@ -1,49 +1,44 @@
-"""Weights under the published names, moved into a model by hand."""
+"""The published models in small, and arrays under the published names."""
 
-import numpy as np
+import keras_adavit as ka
+from keras_adavit.convert.names import join, published_names
+from keras_adavit.models.transfer import by_path
 
-BLOCK = {
-    "norm1": "norm1",
-    "norm2": "norm2",
-    "attn.proj": "attention.projection",
-    "mlp.fc1": "mlp.expand",
-    "mlp.fc2": "mlp.reduce",
-    "attn.token_select.mlp_head": "token_gate",
-    "head_select.mlp_head": "head_gate",
-    "layer_select.mlp_head": "block_gate",
+DEIT = {"image_size": 64, "patch_size": 16, "width": 96, "depth": 4, "num_heads": 3}
+GATED_DEIT = {**DEIT, "positions": "sinusoid"}
+TOKENS_ONLY = {"heads": None, "blocks": False, "gate_mlp_tokens": False}
+# What each checkpoint in the fixtures is of.
+MICRO = {
+    "ada_deit_micro": {**GATED_DEIT, "gates": ka.GateConfig()},
+    "ada_deit_micro_partial_heads": {**GATED_DEIT, "gates": ka.GateConfig(heads="partial")},
+    "ada_deit_micro_tokens_only": {**GATED_DEIT, "gates": ka.GateConfig(**TOKENS_ONLY)},
+    "deit_micro_dense": DEIT,
+    "ada_t2t_micro": {
+        "image_size": 64,
+        "width": 64,
+        "depth": 4,
+        "num_heads": 4,
+        "mlp_ratio": 3,
+        "stem": "t2t_performer",
+        "token_width": 16,
+        "positions": "sinusoid",
+        "qkv_bias": False,
+        "layer_norm_epsilon": 1e-5,
+        "gates": ka.GateConfig(),
+    },
 }
 
 
-def to_keras(name, array):
-    """A published linear layer or patch convolution in the layout of Keras."""
-    if name == "patch_embed.proj.weight":  # (D, C, p, p) → (p·p·C, D)
-        return array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
-    return array.T if name.endswith("weight") and array.ndim == 2 else array
-
-
-def linear(layer, name, arrays):
-    kernel = layer.gamma if hasattr(layer, "gamma") else layer.kernel
-    bias = layer.beta if hasattr(layer, "beta") else layer.bias
-    return [(kernel, to_keras(f"{name}.weight", arrays[f"{name}.weight"])), (bias, arrays[f"{name}.bias"])]
+def micro_model(name, num_classes=10, **changes):
+    """The model of a checkpoint in the fixtures, with new weights."""
+    return ka.AdaViTClassifier(ka.AdaViTBackbone(**{**MICRO[name], **changes}), num_classes=num_classes)
 
 
 def pair(model, arrays):
-    """Pairs every variable of a gated DeiT with the array of the same meaning, gradients as well as weights."""
-    backbone = model.backbone
-    pairs = [(backbone.class_token, arrays["cls_token"])]
-    if "pos_embed" in arrays:
-        pairs.append((backbone.position, arrays["pos_embed"]))
-    pairs += linear(backbone.stem.projection, "patch_embed.proj", arrays)
-    for index, block in enumerate(backbone.blocks):
-        prefix = f"blocks.{index}."
-        for published, path in BLOCK.items():
-            layer = block
-            for part in path.split("."):
-                layer = getattr(layer, part)
-            if layer is not None:
-                pairs += linear(layer, prefix + published, arrays)
-        for kind in ("weight", "bias"):
-            parts = [to_keras(f".{kind}", arrays[f"{prefix}attn.{name}.{kind}"]) for name in ("query", "key", "value")]
-            variable = block.attention.qkv.kernel if kind == "weight" else block.attention.qkv.bias
-            pairs.append((variable, np.concatenate(parts, axis=-1)))
-    return pairs + linear(backbone.norm, "norm", arrays) + linear(model.head, "head", arrays)
+    """Pairs every variable of a model with the array of the same meaning, gradients as well as weights."""
+    pairs = []
+    for path, variable in by_path(model).items():
+        for names in published_names(path, model.backbone.stem_kind):
+            if all(name in arrays for name in names):
+                pairs.append((variable, join(names, [arrays[name] for name in names])))
+    return pairs

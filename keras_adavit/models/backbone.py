@@ -10,6 +10,7 @@ from keras_adavit.errors import InputError
 from keras_adavit.gate_config import GateConfig
 from keras_adavit.layers.block import GatedBlock
 from keras_adavit.layers.patch_embedding import PatchEmbedding
+from keras_adavit.layers.tokens_to_token import TOKEN_LAYERS, TOTAL_STRIDE, TokensToToken
 from keras_adavit.policy import POLICY_KEYS, detail_keys, stack_blocks
 
 
@@ -31,6 +32,9 @@ class AdaViTBackbone(keras.Model):
         layer_norm_epsilon: ε of the normalisations.
         drop_path: Largest drop-path probability, in [0, 1), reached linearly at the last block; only for sub-layers
             that no gate decides about.
+        stem: `"patch"`, or tokens-to-token as in T2T-ViT, with patches of 16 pixels: `"t2t_performer"` or
+            `"t2t_transformer"`.
+        token_width: Width of the tokens inside a tokens-to-token stem.
 
     Raises:
         InputError: If a size is not positive or does not divide, or the gates fit no block.
@@ -50,6 +54,8 @@ class AdaViTBackbone(keras.Model):
         qkv_bias=True,
         layer_norm_epsilon=1e-6,
         drop_path=0.0,
+        stem="patch",
+        token_width=64,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -62,8 +68,9 @@ class AdaViTBackbone(keras.Model):
             "num_heads": num_heads,
             "mlp_ratio": mlp_ratio,
             "channels": channels,
+            "token_width": token_width,
         }
-        check_sizes(sizes, gates, positions, drop_path)
+        check_sizes(sizes, gates, positions, drop_path, stem)
         self.image_size = image_size
         self.patch_size = patch_size
         self.width = width
@@ -76,10 +83,17 @@ class AdaViTBackbone(keras.Model):
         self.qkv_bias = qkv_bias
         self.layer_norm_epsilon = layer_norm_epsilon
         self.drop_path = drop_path
+        self.stem_kind = stem
+        self.token_width = token_width
 
         self.hidden = int(width * mlp_ratio)
         self.length = (image_size // patch_size) ** 2 + 1  # tokens T, class token included
-        self.stem = PatchEmbedding(patch_size, width, dtype=self.dtype_policy, name="stem")
+        if stem == "patch":
+            self.stem = PatchEmbedding(patch_size, width, dtype=self.dtype_policy, name="stem")
+        else:
+            self.stem = TokensToToken(
+                stem, token_width, width, layer_norm_epsilon, dtype=self.dtype_policy, name="stem"
+            )
         self.blocks = [
             GatedBlock(
                 index,
@@ -143,7 +157,7 @@ class AdaViTBackbone(keras.Model):
         given = {}
         if policy is not None:
             given = given_policy(policy, self.policy_shapes(ops.shape(images)[0]), self.gates)
-        tokens = self.stem(images)  # (B, T-1, D)
+        tokens = self.stem(images, training=training)  # (B, T-1, D)
         class_token = ops.cast(self.class_token, tokens.dtype)
         class_token = ops.broadcast_to(class_token, (ops.shape(tokens)[0], 1, self.width))
         tokens = ops.concatenate([class_token, tokens], axis=1) + ops.cast(self.position, tokens.dtype)
@@ -197,8 +211,7 @@ class AdaViTBackbone(keras.Model):
     @property
     def fixed_macs(self):
         """MACs that every image costs whatever the gates decide, normalisations of blocks left out: an int."""
-        stem = macs.patch_embedding_macs(self.image_size, self.patch_size, self.channels, self.width)
-        return stem + sum(
+        return self.stem_macs + sum(
             macs.gate_macs(
                 self.length,
                 width=self.width,
@@ -211,13 +224,25 @@ class AdaViTBackbone(keras.Model):
         )
 
     @property
+    def stem_macs(self):
+        """MACs of the stem: an int."""
+        if self.stem_kind == "patch":
+            return macs.patch_embedding_macs(self.image_size, self.patch_size, self.channels, self.width)
+        return macs.tokens_to_token_macs(
+            self.image_size,
+            self.channels,
+            self.width,
+            token_width=self.token_width,
+            performer=self.stem_kind == "t2t_performer",
+        )
+
+    @property
     def dense_macs(self):
         """MACs of the dense model of the same size, without the final normalisation: an int."""
-        stem = macs.patch_embedding_macs(self.image_size, self.patch_size, self.channels, self.width)
         sizes = {"width": self.width, "num_heads": self.num_heads}
         block = macs.attention_macs(self.length, self.num_heads, **sizes)
         block += macs.mlp_macs(self.length, self.num_heads, **sizes, hidden=self.hidden, full_heads=False)
-        return stem + self.depth * (block + 2 * macs.NORM_MACS * self.length * self.width)
+        return self.stem_macs + self.depth * (block + 2 * macs.NORM_MACS * self.length * self.width)
 
     def compute_output_shape(self, input_shape, **kwargs):
         batch = input_shape[0]
@@ -242,6 +267,8 @@ class AdaViTBackbone(keras.Model):
             "qkv_bias": self.qkv_bias,
             "layer_norm_epsilon": self.layer_norm_epsilon,
             "drop_path": self.drop_path,
+            "stem": self.stem_kind,
+            "token_width": self.token_width,
         }
 
 
@@ -254,7 +281,7 @@ def sinusoid_initializer(shape, dtype=None):
     return ops.convert_to_tensor(table[None], dtype=dtype)
 
 
-def check_sizes(sizes, gates, positions, drop_path):
+def check_sizes(sizes, gates, positions, drop_path, stem):
     """Raises `InputError` for a backbone that cannot be built."""
     for name, value in sizes.items():
         if value <= 0:
@@ -265,6 +292,14 @@ def check_sizes(sizes, gates, positions, drop_path):
                 f"`{size}` must be a multiple of `{divisor}`. "
                 f"Received: {size}={sizes[size]}, {divisor}={sizes[divisor]}"
             )
+    if stem != "patch" and stem not in TOKEN_LAYERS:
+        names = ", ".join(repr(name) for name in ("patch", *TOKEN_LAYERS))
+        raise InputError(f"`stem` must be one of {names}. Received: stem={stem!r}")
+    if stem != "patch" and sizes["patch_size"] != TOTAL_STRIDE:
+        raise InputError(
+            f"`patch_size` must be {TOTAL_STRIDE} with a tokens-to-token stem. "
+            f"Received: patch_size={sizes['patch_size']}"
+        )
     if positions not in ("learned", "sinusoid"):
         raise InputError(f"`positions` must be 'learned' or 'sinusoid'. Received: positions={positions!r}")
     if not 0 <= drop_path < 1:

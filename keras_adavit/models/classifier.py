@@ -4,8 +4,11 @@ import keras
 from keras import ops
 
 from keras_adavit import macs
+from keras_adavit.convert import load_torch_checkpoint
+from keras_adavit.convert.download import download
 from keras_adavit.errors import InputError
 from keras_adavit.models.backbone import AdaViTBackbone
+from keras_adavit.models.presets import GATES, PRESETS, check_weights, find_preset
 from keras_adavit.policy import LOGIT_KEYS
 from keras_adavit.training import schedules
 from keras_adavit.training.budget import BudgetLoss
@@ -32,6 +35,8 @@ class AdaViTClassifier(keras.Model):
         InputError: If `backbone` or `num_classes` is something else.
     """
 
+    presets = PRESETS
+
     def __init__(self, backbone, num_classes, **kwargs):
         super().__init__(**kwargs)
         if not isinstance(backbone, AdaViTBackbone):
@@ -48,6 +53,29 @@ class AdaViTClassifier(keras.Model):
         self.teacher = None
         self.distillation = None
         self.build((None, backbone.image_size, backbone.image_size, backbone.channels))
+
+    @classmethod
+    def from_preset(cls, name, num_classes=1000, image_size=224, gates=GATES, weights=None):
+        """Builds a published model.
+
+        Args:
+            name: One of `AdaViTClassifier.presets`.
+            num_classes: Classes K.
+            image_size: Side of the square images in pixels, a multiple of 16.
+            gates: `GateConfig`; `None` is the plain DeiT or T2T-ViT.
+            weights: `"imagenet"` fetches the published weights of the dense model; positions of another image size are
+                interpolated, the classifier of another number of classes stays new. `None`: random weights.
+
+        Raises:
+            InputError: If there is no such preset, or no published weights of it.
+        """
+        preset = find_preset(name)
+        check_weights(weights, gates is not None)
+        arguments = preset.backbone_arguments(gated=gates is not None)
+        model = cls(AdaViTBackbone(image_size=image_size, gates=gates, **arguments), num_classes)
+        if weights:
+            load_torch_checkpoint(model, download(preset.file))
+        return model
 
     def build(self, input_shape):
         if self.built:
@@ -197,7 +225,7 @@ class AdaViTClassifier(keras.Model):
 
     def get_compile_config(self):
         config = super().get_compile_config()
-        if config is not None:
+        if config:  # empty for a model that was never compiled
             config = portable_config(config)
             config["budget"] = keras.saving.serialize_keras_object(self.budget)
             config["temperature"] = keras.saving.serialize_keras_object(self.temperature)
