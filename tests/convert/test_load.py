@@ -118,7 +118,6 @@ def test_positions_of_another_image_size_are_interpolated(name, fixtures):
     grid = original[:, 1:].reshape(1, 4, 4, -1).permute(0, 3, 1, 2)
     expected = torch.nn.functional.interpolate(grid, (6, 6), mode="bicubic")[0].permute(1, 2, 0)
     np.testing.assert_allclose(found[0, 1:].reshape(6, 6, -1), expected.numpy(), atol=1e-6)
-    assert np.isfinite(ops.convert_to_numpy(model(np.zeros((1, 96, 96, 3), "float32"))["logits"])).all()
 
 
 def test_missing_names_are_listed(dense, save):
