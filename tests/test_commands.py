@@ -106,7 +106,9 @@ def test_image_folder_from_start_to_end(folder, capsys, request, tmp_path):
     assert "class_1/3.png" in text
     assert not (tmp_path / "runs").exists()
 
-    code, text = run(capsys, train.main, *arguments, "--data.on-bad-image", "skip")
+    # With mixed labels in training and whole ones in validation.
+    options = ["--data.on-bad-image", "skip", "--data.augment.mixup", "0.8", "--data.augment.randaugment", "0.3"]
+    code, text = run(capsys, train.main, *arguments, *options)
     assert code == 0, text
     assert "Left out 1 images" in text
     assert "35 training and 12 validation images, 3 classes" in text

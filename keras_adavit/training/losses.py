@@ -1,4 +1,4 @@
-"""The task loss of the recipes."""
+"""The task loss and the accuracy of the recipes, for either form of label."""
 
 import keras
 from keras import ops
@@ -28,3 +28,14 @@ class CrossEntropy(keras.losses.Loss):
 
     def get_config(self):
         return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
+
+@keras.saving.register_keras_serializable("keras_adavit")
+def accuracy(labels, logits):
+    """If the largest logit is the label's: float32 (B,), of integer labels (B,) or mixed ones (B, K).
+
+    Of mixed labels, the class with the larger share counts.
+    """
+    if len(labels.shape) == len(logits.shape):
+        labels = ops.argmax(labels, axis=-1)
+    return ops.cast(ops.cast(labels, "int32") == ops.cast(ops.argmax(logits, axis=-1), "int32"), "float32")

@@ -17,7 +17,7 @@ from keras_adavit.models.transfer import initialize_from
 from keras_adavit.recipe import save_recipe
 from keras_adavit.training import schedules
 from keras_adavit.training.callbacks import ProgressBar, SaveBest, StopOnNonFiniteLoss
-from keras_adavit.training.losses import CrossEntropy
+from keras_adavit.training.losses import CrossEntropy, accuracy
 from keras_adavit.training.optimizers import adamw
 
 SMOKE_STEPS = 5
@@ -118,11 +118,10 @@ def fit(model, recipe, training, train, validation, folder, console):
             "budget": ramp_budget(recipe.budget, model.dense_macs, ramp_steps),
             "temperature": temperature_schedule(recipe.gates.temperature, training.final_temperature, steps),
         }
-    mixed = train.element_spec[1].dtype.is_floating
     model.compile(
         optimizer,
         loss=CrossEntropy(training.label_smoothing),
-        metrics=[] if mixed else ["accuracy"],
+        metrics=[accuracy],
         # On torch `jit_compile` is not XLA but torch.compile, which is not what the recipe speaks of.
         jit_compile="auto" if recipe.xla is None or keras.backend.backend() == "torch" else recipe.xla,
         **budget,

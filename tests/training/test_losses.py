@@ -4,6 +4,7 @@ import pytest
 from keras import ops
 
 import keras_adavit as ka
+from keras_adavit.training.losses import accuracy
 
 LOGITS = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
 LABELS = np.array([0, 1, 2, 3, 0, 1])
@@ -25,6 +26,15 @@ def test_mixed_labels_mix_the_loss():
     one, other = np.eye(4, dtype="float32")[LABELS], np.eye(4, dtype="float32")[LABELS[::-1]]
     mixed = value(ka.CrossEntropy(), 0.3 * one + 0.7 * other)
     assert mixed == pytest.approx(0.3 * value(ka.CrossEntropy(), one) + 0.7 * value(ka.CrossEntropy(), other), rel=1e-5)
+
+
+def test_accuracy_of_either_form_of_label():
+    best = LOGITS.argmax(axis=1)
+    labels = np.where([True, True, False, True, False, True], best, (best + 1) % 4)
+    mixed = 0.6 * np.eye(4, dtype="float32")[labels] + 0.4 * np.eye(4, dtype="float32")[(labels + 1) % 4]
+    for form in (labels, mixed):
+        found = accuracy(ops.convert_to_tensor(form), ops.convert_to_tensor(LOGITS))
+        np.testing.assert_array_equal(ops.convert_to_numpy(found), [1, 1, 0, 1, 0, 1])
 
 
 def test_round_trip():
