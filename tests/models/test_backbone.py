@@ -24,7 +24,7 @@ def open_to_chance(backbone):
         for gate in (block.token_gate, block.head_gate, block.block_gate):
             if gate:
                 gate.kernel.assign(rng.normal(size=gate.kernel.shape))
-                gate.bias.assign(np.full(gate.bias.shape, 0.2))
+                gate.bias.assign(np.full(gate.bias.shape, 1.0))  # between thresholds of 0.5 and 0.9
     return backbone
 
 
@@ -64,13 +64,13 @@ def test_evaluation_is_deterministic_and_training_is_not(images):
 
 # Each option of GateConfig with what it must change; "training" draws noise.
 OPTIONS = [
-    ({"tokens": False}, "token_keep", False),
-    ({"heads": None}, "head_keep", False),
+    ({"tokens": False}, "token_logits", False),
+    ({"heads": None}, "head_logits", False),
     ({"heads": "partial"}, "tokens", False),
-    ({"blocks": False}, "block_keep", False),
+    ({"blocks": False}, "block_logits", False),
     ({"gate_mlp_tokens": False}, "tokens", False),
-    ({"first_gated_block": 2}, "head_keep", False),
-    ({"first_token_gated_block": 1}, "token_keep", False),
+    ({"first_gated_block": 2}, "head_logits", False),
+    ({"first_token_gated_block": 1}, "token_logits", False),
     ({"temperature": 0.1}, "token_keep", True),
     ({"token_threshold": 0.9}, "token_keep", False),
     ({"head_threshold": 0.9}, "head_keep", False),
