@@ -14,7 +14,7 @@ recipe = Recipe(
     data=Digits(image_size=36, min_digit=20, max_digit=28, clutter=1, repeats=8),
     model=Model(patch_size=6, width=64, depth=4, num_heads=4, mlp_ratio=2.0),
     gates=GateConfig(),
-    budget=BudgetLoss(macs_target=0.45, head_target=0.9, block_target=0.9),
+    budget=BudgetLoss(macs_target=0.42, head_target=0.9, block_target=0.9),
     dense=Training(epochs=14, learning_rate=2e-3),
     adaptive=AdaptiveTraining(
         epochs=12,
