@@ -17,7 +17,7 @@ recipe = Recipe(
     budget=BudgetLoss(macs_target=0.42, head_target=0.9, block_target=0.9),
     dense=Training(epochs=14, learning_rate=2e-3),
     adaptive=AdaptiveTraining(
-        epochs=12,
+        epochs=16,
         learning_rate=1e-3,
         gate_learning_rate=5e-3,
         warmup=0.05,
