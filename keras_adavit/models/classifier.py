@@ -227,6 +227,8 @@ class AdaViTClassifier(keras.Model):
         config = super().get_compile_config()
         if config:  # empty for a model that was never compiled
             config = portable_config(config)
+            # Keras records what "auto" came to here: XLA on JAX would be torch.compile in a process on torch.
+            config.pop("jit_compile", None)
             config["budget"] = keras.saving.serialize_keras_object(self.budget)
             config["temperature"] = keras.saving.serialize_keras_object(self.temperature)
         return config
