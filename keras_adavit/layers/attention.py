@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_adavit.layers.kernels import Linear, scaled_dot_product
+
 
 @keras.saving.register_keras_serializable("keras_adavit")
 class GatedAttention(keras.layers.Layer):
@@ -24,8 +26,8 @@ class GatedAttention(keras.layers.Layer):
         self.num_heads = num_heads
         self.qkv_bias = qkv_bias
         self.partial_heads = partial_heads
-        self.qkv = keras.layers.Dense(3 * width, use_bias=qkv_bias, dtype=self.dtype_policy, name="qkv")
-        self.projection = keras.layers.Dense(width, dtype=self.dtype_policy, name="projection")
+        self.qkv = Linear(3 * width, use_bias=qkv_bias, dtype=self.dtype_policy, name="qkv")
+        self.projection = Linear(width, dtype=self.dtype_policy, name="projection")
 
     def build(self, input_shape):
         self.qkv.build(input_shape)
@@ -46,23 +48,21 @@ class GatedAttention(keras.layers.Layer):
         """
         length = inputs.shape[1]
         qkv = ops.reshape(self.qkv(inputs), (-1, length, 3, self.num_heads, self.width // self.num_heads))
+        qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))  # (3, B, H, T, D/H)
         if head_keep is not None:
-            head_keep = ops.cast(head_keep, qkv.dtype)[:, None, :, None]  # (B, 1, H, 1)
+            head_keep = ops.cast(head_keep, qkv.dtype)[:, :, None, None]  # (B, H, 1, 1)
             if not self.partial_heads:
-                qkv = qkv * head_keep[:, :, None]
-        query, key, value = (qkv[:, :, index] for index in range(3))  # (B, T, H, D/H) each
-        if token_keep is None:
-            attended = ops.dot_product_attention(query, key, value)
-        else:
-            # A fused kernel may ignore a mask that differs between images, hence flash_attention=False.
-            mask = attention_mask(token_keep)[:, None]  # (B, 1, T, T)
-            attended = ops.dot_product_attention(query, key, value, mask=mask, flash_attention=False)
+                qkv = qkv * head_keep
+        query, key, value = (qkv[index] for index in range(3))  # (B, H, T, D/H) each
+        mask = None if token_keep is None else attention_mask(token_keep)[:, None]  # (B, 1, T, T)
+        attended = scaled_dot_product(query, key, value, mask)
         if head_keep is not None:
             skipped = value * (1 - head_keep) if self.partial_heads else 0
             attended = attended * head_keep + skipped
+        attended = ops.transpose(attended, (0, 2, 1, 3))  # (B, T, H, D/H)
         outputs = self.projection(ops.reshape(attended, (-1, length, self.width)))
         if class_attention:
-            return outputs, class_token_attention(query[:, 0], key, token_keep)
+            return outputs, class_token_attention(query[:, :, 0], key, token_keep)
         return outputs
 
     def compute_output_shape(self, input_shape, *args, **kwargs):
@@ -96,14 +96,14 @@ def class_token_attention(query, key, token_keep=None):
 
     Args:
         query: The class token's queries (B, H, D/H).
-        key: Keys (B, T, H, D/H).
+        key: Keys (B, H, T, D/H).
         token_keep: Tensor (B, T) of 0 and 1, the class token kept, or `None`: all tokens. No gradient flows into it.
 
     Returns:
         Float32 tensor (B, H, T), rows sum to 1, 0 at skipped tokens.
     """
     query, key = ops.cast(query, "float32"), ops.cast(key, "float32")
-    scores = ops.einsum("bhd,bthd->bht", query, key) / key.shape[-1] ** 0.5
+    scores = ops.einsum("bhd,bhtd->bht", query, key) / key.shape[-1] ** 0.5
     if token_keep is not None:
         keep = ops.stop_gradient(token_keep)[:, None] > 0.5  # (B, 1, T)
         scores = ops.where(keep, scores, -1e9)

@@ -4,8 +4,10 @@ import keras
 from keras import ops
 
 from keras_adavit.gate_config import GateConfig
+from keras_adavit.inference.packed import packed_block
 from keras_adavit.layers.attention import GatedAttention
 from keras_adavit.layers.gates import Gate
+from keras_adavit.layers.kernels import Norm
 from keras_adavit.layers.mlp import GatedMLP
 
 
@@ -48,7 +50,7 @@ class GatedBlock(keras.layers.Layer):
         self.drop_path = drop_path
 
         def norm(name):
-            return keras.layers.LayerNormalization(epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name=name)
+            return Norm(epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name=name)
 
         def gate(enabled, units, kind):
             if not enabled:
@@ -83,8 +85,8 @@ class GatedBlock(keras.layers.Layer):
             if layer:
                 layer.build((batch, width))
 
-    def call(self, inputs, training=False, temperature=None, policy=None, class_attention=False):
-        """Decides, then computes everything and multiplies the skipped part away.
+    def call(self, inputs, training=False, temperature=None, policy=None, class_attention=False, packed=False):
+        """Decides, then computes everything and multiplies the skipped part away, or only what is kept.
 
         Args:
             inputs: Tensor (B, T, D), class token first.
@@ -93,6 +95,7 @@ class GatedBlock(keras.layers.Layer):
             policy: Given decisions that replace those of the gates: a dict of `token_keep` (B, T),
                 `head_keep` (B, H) and `block_keep` (B, 2), or of some of them. What is not gated stays used.
             class_attention: If the class token's attention is returned too.
+            packed: If only what is kept is computed; neither in training nor with `class_attention`.
 
         Returns:
             The block's output (B, T, D), and a dict of its decisions: `token_keep` (B, T), `head_keep` (B, H),
@@ -112,26 +115,30 @@ class GatedBlock(keras.layers.Layer):
         head_keep, head_logits = decide(
             self.head_gate, policy_input, ones, self.num_heads, sampling, given.get("head_keep")
         )
-        normed = self.norm1(inputs)
-        patch_keep, token_logits = decide(self.token_gate, normed[:, 1:], ones, length - 1, sampling, given_patches)
+        # Packed rows are normalised after they are gathered, unless a gate has to see them all.
+        normed = None if packed and not self.token_gate else self.norm1(inputs)
+        patches = None if normed is None else normed[:, 1:]
+        patch_keep, token_logits = decide(self.token_gate, patches, ones, length - 1, sampling, given_patches)
         token_keep = ops.concatenate([ones, patch_keep], axis=1)  # (B, T)
 
-        attended = self.attention(
-            normed,
-            token_keep if self.token_gate else None,
-            head_keep if self.head_gate else None,
-            class_attention=class_attention,
-        )
         details = {}
-        if class_attention:
-            attended, details["class_attention"] = attended
-        attended = self._keep(attended, token_keep, block_keep[:, 0])
-        outputs = inputs + self.drop(attended, training=training)
-        full_heads = self.head_gate is not None and self.gates.heads == "full"
-        transformed = self.mlp(self.norm2(outputs), head_keep if full_heads else None)
-        mlp_token_keep = token_keep if self.gates and self.gates.gate_mlp_tokens else ones
-        transformed = self._keep(transformed, mlp_token_keep, block_keep[:, 1])
-        outputs = outputs + self.drop(transformed, training=training)
+        if packed:
+            outputs = packed_block(self, inputs, normed, token_keep, head_keep, block_keep)
+        else:
+            attended = self.attention(
+                normed,
+                token_keep if self.token_gate else None,
+                head_keep if self.head_gate else None,
+                class_attention=class_attention,
+            )
+            if class_attention:
+                attended, details["class_attention"] = attended
+            outputs = inputs + self.drop(self._keep(attended, token_keep, block_keep[:, 0]), training=training)
+            full_heads = self.head_gate is not None and self.gates.heads == "full"
+            transformed = self.mlp(self.norm2(outputs), head_keep if full_heads else None)
+            mlp_token_keep = token_keep if self.gates and self.gates.gate_mlp_tokens else ones
+            transformed = self._keep(transformed, mlp_token_keep, block_keep[:, 1])
+            outputs = outputs + self.drop(transformed, training=training)
         return outputs, {
             "token_keep": token_keep,
             "head_keep": head_keep,

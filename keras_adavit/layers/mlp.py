@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_adavit.layers.kernels import Linear, gelu
+
 
 @keras.saving.register_keras_serializable("keras_adavit")
 class GatedMLP(keras.layers.Layer):
@@ -19,8 +21,8 @@ class GatedMLP(keras.layers.Layer):
         self.width = width
         self.hidden = hidden
         self.num_heads = num_heads
-        self.expand = keras.layers.Dense(hidden, dtype=self.dtype_policy, name="expand")
-        self.reduce = keras.layers.Dense(width, dtype=self.dtype_policy, name="reduce")
+        self.expand = Linear(hidden, activation=gelu, dtype=self.dtype_policy, name="expand")
+        self.reduce = Linear(width, dtype=self.dtype_policy, name="reduce")
 
     def build(self, input_shape):
         self.expand.build(input_shape)
@@ -39,7 +41,7 @@ class GatedMLP(keras.layers.Layer):
         if head_keep is not None:
             channels = ops.repeat(ops.cast(head_keep, inputs.dtype), self.width // self.num_heads, axis=1)
             inputs = inputs * channels[:, None, :]  # (B, T, D)
-        return self.reduce(ops.gelu(self.expand(inputs), approximate=False))
+        return self.reduce(self.expand(inputs))
 
     def compute_output_shape(self, input_shape, *args, **kwargs):
         return input_shape

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_adavit.layers.kernels import Linear
+
 
 @keras.saving.register_keras_serializable("keras_adavit")
 class PatchEmbedding(keras.layers.Layer):
@@ -19,7 +21,7 @@ class PatchEmbedding(keras.layers.Layer):
         super().__init__(**kwargs)
         self.patch_size = patch_size
         self.width = width
-        self.projection = keras.layers.Dense(width, dtype=self.dtype_policy, name="projection")
+        self.projection = Linear(width, dtype=self.dtype_policy, name="projection")
 
     def build(self, input_shape):
         self.projection.build((None, None, self.patch_size**2 * input_shape[-1]))

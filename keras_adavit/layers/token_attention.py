@@ -8,6 +8,8 @@ import math
 import keras
 from keras import ops
 
+from keras_adavit.layers.kernels import Linear, Norm, gelu, scaled_dot_product
+
 DROPOUT = 0.1  # of the performer, as published; the transformer has none
 EPSILON = 1e-8  # keeps the performer's division finite; zero in float16, which is why the layer is float32
 
@@ -29,16 +31,16 @@ class TokenLayer(keras.layers.Layer):
         self.layer_norm_epsilon = layer_norm_epsilon
 
         def norm(name):
-            return keras.layers.LayerNormalization(epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name=name)
+            return Norm(epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name=name)
 
         def dense(units, name, **options):
-            return keras.layers.Dense(units, dtype=self.dtype_policy, name=name, **options)
+            return Linear(units, dtype=self.dtype_policy, name=name, **options)
 
         self.norm1 = norm("norm1")
         self.qkv = dense(3 * width, "qkv", use_bias=self.qkv_bias)
         self.projection = dense(width, "projection")
         self.norm2 = norm("norm2")
-        self.expand = dense(width, "expand")
+        self.expand = dense(width, "expand", activation=gelu)
         self.reduce = dense(width, "reduce")
         self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop")
 
@@ -61,7 +63,7 @@ class TokenLayer(keras.layers.Layer):
         """
         attended, value = self.attend(self.qkv(self.norm1(inputs)), inputs.shape[-1])
         tokens = value + self.drop(self.projection(attended), training=training)
-        hidden = ops.gelu(self.expand(self.norm2(tokens)), approximate=False)
+        hidden = self.expand(self.norm2(tokens))
         return tokens + self.drop(self.reduce(hidden), training=training)
 
     def compute_output_shape(self, input_shape):
@@ -112,10 +114,10 @@ class TokenTransformer(TokenLayer):
     qkv_bias = False
 
     def attend(self, qkv, input_width):
-        query, key, value = ops.split(qkv[:, :, None], 3, axis=-1)  # (B, T, 1, E) each
+        query, key, value = ops.split(qkv[:, None], 3, axis=-1)  # (B, 1, T, E) each
         # The published models divide the scores by the root of the input's width, not of the query's.
-        attended = ops.dot_product_attention(query, key, value, scale=input_width**-0.5)
-        return attended[:, :, 0], value[:, :, 0]
+        attended = scaled_dot_product(query, key, value, scale=input_width**-0.5)
+        return attended[:, 0], value[:, 0]
 
 
 def num_features(width):

@@ -9,6 +9,7 @@ from keras_adavit.baselines import given_policy
 from keras_adavit.errors import InputError
 from keras_adavit.gate_config import GateConfig
 from keras_adavit.layers.block import GatedBlock
+from keras_adavit.layers.kernels import Norm
 from keras_adavit.layers.patch_embedding import PatchEmbedding
 from keras_adavit.layers.tokens_to_token import TOKEN_LAYERS, TOTAL_STRIDE, TokensToToken
 from keras_adavit.policy import POLICY_KEYS, detail_keys, stack_blocks
@@ -109,7 +110,7 @@ class AdaViTBackbone(keras.Model):
             )
             for index in range(depth)
         ]
-        self.norm = keras.layers.LayerNormalization(epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name="norm")
+        self.norm = Norm(epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name="norm")
         self.build((None, image_size, image_size, channels))
 
     def build(self, input_shape):
@@ -131,7 +132,7 @@ class AdaViTBackbone(keras.Model):
         self.norm.build((None, self.length, self.width))
         self.built = True
 
-    def call(self, images, training=False, temperature=None, details=False, policy=None):
+    def call(self, images, training=False, temperature=None, details=False, policy=None, packed=False):
         """Encodes images.
 
         Args:
@@ -142,6 +143,8 @@ class AdaViTBackbone(keras.Model):
             policy: Decisions that replace those of the gates: a `RandomPolicy`, an `OpenPolicy`, or a dict of
                 `token_keep` (B, L, T), `head_keep` (B, L, H) and `block_keep` (B, L, 2), 1 use and 0 skip, or of
                 some of them. The class token, and what is not gated, stays used; logits are then zeros.
+            packed: If only what is kept is computed, with the same result; not in training, and not with the detail
+                `class_attention`.
 
         Returns:
             A dict: `tokens` (B, T, D) normalised, class token first; the policy `token_keep` (B, L, T), `head_keep`
@@ -169,6 +172,7 @@ class AdaViTBackbone(keras.Model):
                 temperature=temperature,
                 policy={key: keep[:, index] for key, keep in given.items()},
                 class_attention="class_attention" in details,
+                packed=packed,
             )
             decisions.append({**decided, "class_tokens": tokens[:, 0]})
         policy = stack_blocks(decisions, POLICY_KEYS)

@@ -7,9 +7,10 @@ from keras_adavit import macs
 from keras_adavit.convert import load_torch_checkpoint
 from keras_adavit.convert.download import download
 from keras_adavit.errors import InputError
+from keras_adavit.inference.execution import can_pack, check_execution
 from keras_adavit.models.backbone import AdaViTBackbone
 from keras_adavit.models.presets import GATES, PRESETS, check_weights, find_preset
-from keras_adavit.policy import LOGIT_KEYS
+from keras_adavit.policy import LOGIT_KEYS, detail_keys
 from keras_adavit.training import schedules
 from keras_adavit.training.budget import BudgetLoss
 from keras_adavit.training.distillation import DistillationLoss, Teacher, check_teacher
@@ -48,6 +49,7 @@ class AdaViTClassifier(keras.Model):
         # Logits in float32 under mixed precision: the softmax of the loss needs it.
         self.head = keras.layers.Dense(num_classes, dtype="float32", name="head")
         self.policy_metrics = PolicyMetrics()
+        self._execution = "masked"
         self.budget = None
         self.temperature = None
         self.teacher = None
@@ -120,13 +122,40 @@ class AdaViTClassifier(keras.Model):
             self.step.assign(self.step + 1)
         if details is None:
             details = (*LOGIT_KEYS, *(self.distillation.details if self.distillation else ())) if training else ()
-        outputs = self.backbone(images, training=training, temperature=temperature, details=details, policy=policy)
+        packed = (
+            self.execution == "packed"
+            and not training
+            and "class_attention" not in detail_keys(details)
+            and can_pack(images, getattr(self, "jit_compile", False))
+        )
+        outputs = self.backbone(
+            images, training=training, temperature=temperature, details=details, policy=policy, packed=packed
+        )
         tokens = outputs.pop("tokens")
         return {
             "logits": self.head(tokens[:, 0]),
             **outputs,
             "macs": outputs["macs"] + float(self._classifier_macs),
         }
+
+    @property
+    def execution(self):
+        """How evaluation computes: `"masked"`, everything, the skipped part multiplied away; or `"packed"`, only what
+        is kept, with the same result. Training is masked always. It is not saved with the model.
+
+        Packed, shapes depend on data: TensorFlow computes masked under XLA, and says so; JAX rounds shapes up to a few
+        sizes, see `keras_adavit.inference.buckets`. Where `class_attention` is asked for, it is masked too.
+
+        Raises:
+            InputError: When set to something else.
+        """
+        return self._execution
+
+    @execution.setter
+    def execution(self, execution):
+        check_execution(execution)
+        self._execution = execution
+        self.test_function = self.predict_function = None  # were traced for the other one
 
     def compile(
         self,

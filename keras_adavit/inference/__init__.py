@@ -1,0 +1,1 @@
+"""Inference that computes only what was kept, and thresholds for a compute budget."""

@@ -1,0 +1,216 @@
+"""Packed execution of a block: what a policy skips is not computed.
+
+The residual stream is a table of B·T rows, one a token. A sub-layer gathers the rows that use it, of all images together,
+computes them, and writes them back: images that skip it and tokens that are skipped have no row. Heads are left out
+where no image of the batch uses them; other skipped heads are computed and multiplied away, since gathering weights for
+each image costs more than it saves. Only the scores need the rows image by image: one gather, which takes the place of
+the transposition of a dense block, lays query, key and value out as (B, U, S, D/H), S the most rows of an image.
+
+B images, T tokens, D width, H heads, U used heads, N rows, S slots.
+"""
+
+import dataclasses
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_adavit.inference.rows import gather, put, select
+from keras_adavit.layers.kernels import linear, scaled_dot_product
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """The rows that a sub-layer computes.
+
+    Attributes:
+        places: (N,) their places among the B·T tokens, ascending.
+        images: (N,) the image of each.
+        counts: (B,) how many each image has.
+        length: T.
+    """
+
+    places: Any
+    images: Any
+    counts: Any
+    length: int
+
+
+def packed_block(block, inputs, normed, token_keep, head_keep, block_keep):
+    """What `GatedBlock` computes in evaluation, of kept rows alone.
+
+    Args:
+        block: A `GatedBlock`.
+        inputs: Tensor (B, T, D).
+        normed: `inputs` after the block's first normalisation, or `None` where no gate needed them.
+        token_keep, head_keep, block_keep: The block's decisions (B, T), (B, H), (B, 2).
+
+    Returns:
+        Tensor (B, T, D).
+    """
+    length, width = inputs.shape[1:]
+    normed = None if normed is None else ops.reshape(normed, (-1, width))
+    attention_heads = head_keep if block.head_gate is not None else None
+    mlp_heads = attention_heads if block.gates and block.gates.heads == "full" else None
+    mlp_keep = token_keep if block.gates and block.gates.gate_mlp_tokens else ops.ones_like(token_keep)
+
+    def attention(table, rows):
+        old = gather(table, rows.places)
+        inputs = block.norm1(old) if normed is None else gather(normed, rows.places)
+        return put(table, rows.places, old + packed_attention(block.attention, inputs, rows, attention_heads))
+
+    def mlp(table, rows):
+        old = gather(table, rows.places)
+        return put(table, rows.places, old + packed_mlp(block.mlp, block.norm2(old), rows, mlp_heads))
+
+    table = ops.reshape(inputs, (-1, width))
+    table = update_rows(attention, table, token_keep * block_keep[:, :1])
+    table = update_rows(mlp, table, mlp_keep * block_keep[:, 1:])
+    return ops.reshape(table, (-1, length, width))
+
+
+def update_rows(update, table, keep):
+    """`update(table, rows)` with the rows of the table (B·T, D) that a keep (B, T) uses."""
+
+    def with_size(size, table):
+        if size == 0:
+            return table
+        places = select(ops.reshape(keep, (-1,)), size)
+        counts = ops.cast(ops.sum(keep, axis=1), places.dtype)
+        return update(table, Rows(places, places // keep.shape[1], counts, keep.shape[1]))
+
+    if keras.backend.backend() == "jax":
+        from keras_adavit.inference import buckets
+
+        return buckets.choose(ops.sum(keep), buckets.row_sizes(table.shape[0]), with_size, table)
+    return with_size(None, table)
+
+
+def packed_attention(layer, inputs, rows, head_keep):
+    """`GatedAttention` of rows.
+
+    Args:
+        layer: A `GatedAttention`.
+        inputs: Tensor (N, D), normalised.
+        rows: Their `Rows`.
+        head_keep: Tensor (B, H) of 0 and 1, or `None`: all heads.
+
+    Returns:
+        Tensor (N, D).
+    """
+    heads = None if head_keep is None or layer.partial_heads else used_heads(head_keep, rows)
+    used = layer.num_heads if heads is None else ops.shape(heads)[0]
+    qkv = linear_of_heads(layer.qkv, inputs, heads, (layer.width, 3, layer.num_heads, -1), axis=2)
+    qkv = ops.reshape(qkv, (-1, layer.width // layer.num_heads))  # (N·3·U, D/H)
+    attended = attend(qkv, rows, used)  # (N, U, D/H)
+    if head_keep is not None:
+        keep = gather(ops.cast(head_keep, attended.dtype), rows.images)  # (N, H)
+        keep = (keep if heads is None else ops.take(keep, heads, axis=1))[..., None]
+        attended = attended * keep
+        if layer.partial_heads:
+            value = ops.reshape(qkv, (-1, 3, *attended.shape[1:]))[:, 2]
+            attended = attended + value * (1 - keep)
+    attended = ops.reshape(attended, (-1, used * (layer.width // layer.num_heads)))
+    return linear_of_heads(layer.projection, attended, heads, (layer.num_heads, -1, layer.width), axis=0)
+
+
+def attend(qkv, rows, heads):
+    """Attention of each image's rows to each other.
+
+    Args:
+        qkv: Tensor (N·3·U, D/H): of every row the queries of all heads, the keys, the values.
+        rows: The `Rows`.
+        heads: U.
+
+    Returns:
+        Tensor (N, U, D/H).
+    """
+    if keras.backend.backend() == "jax":
+        from keras_adavit.inference import buckets
+
+        def with_slots(slots, qkv):
+            return attend_slots(qkv, rows.counts, heads, slots, rows.places.shape[0])
+
+        return buckets.choose(ops.max(rows.counts), buckets.slot_sizes(rows.length), with_slots, qkv)
+    slots = ops.maximum(ops.max(rows.counts), 1)
+    return attend_slots(qkv, gather(rows.counts, select(rows.counts)), heads, slots)
+
+
+def attend_slots(qkv, counts, heads, slots, size=None):
+    """Attention of each image's rows to each other, laid out in `slots` an image.
+
+    Rows ascend, so those of an image are neighbours: its slot s is its first row + s.
+
+    Args:
+        qkv: Tensor (N·3·U, D/H).
+        counts: (A,) rows of each image, of images in the order of the rows.
+        heads: U.
+        slots: S, at least the largest count.
+        size: N where it is static.
+
+    Returns:
+        Tensor (N, U, D/H).
+    """
+    slot = ops.arange(slots, dtype=counts.dtype)
+    filled = slot < counts[:, None]  # (A, S)
+    row = ops.where(filled, (ops.cumsum(counts) - counts)[:, None] + slot, 0)  # (A, S)
+    head = ops.arange(heads, dtype=counts.dtype)[:, None]  # (U, 1)
+    query, key, value = (
+        gather(qkv, row[:, None] * (3 * heads) + part * heads + head) for part in range(3)
+    )  # (A, U, S, D/H)
+    attended = scaled_dot_product(query, key, value, filled[:, None, None])
+    place = select(ops.reshape(filled, (-1,)), size)  # (N,) of each row among the A·S slots
+    place = (place // slots * (heads * slots) + place % slots)[:, None] + head[:, 0] * slots  # (N, U)
+    return gather(ops.reshape(attended, (-1, attended.shape[-1])), place)
+
+
+def packed_mlp(layer, inputs, rows, head_keep):
+    """`GatedMLP` of rows (N, D) → (N, D); `head_keep` (B, H) or `None`: all channels enter."""
+    heads = None
+    if head_keep is not None:
+        heads = used_heads(head_keep, rows)
+        keep = gather(ops.cast(head_keep, inputs.dtype), rows.images)  # (N, H)
+        inputs = ops.reshape(inputs, (-1, layer.num_heads, layer.width // layer.num_heads)) * keep[..., None]
+        if heads is not None:
+            inputs = ops.take(inputs, heads, axis=1)
+        used = layer.num_heads if heads is None else ops.shape(heads)[0]
+        inputs = ops.reshape(inputs, (-1, used * (layer.width // layer.num_heads)))
+    hidden = linear_of_heads(layer.expand, inputs, heads, (layer.num_heads, -1, layer.hidden), axis=0)
+    return layer.reduce(hidden)
+
+
+def used_heads(head_keep, rows):
+    """Heads that an image with rows uses, at least one: integers (U,), or `None` for all, where shapes are static."""
+    if keras.backend.backend() == "jax":
+        return None
+    used = ops.max(head_keep * ops.cast(rows.counts > 0, head_keep.dtype)[:, None], axis=0)
+    # No matrix product may be empty: exported, it would depend on how a runtime takes that.
+    return select(ops.concatenate([ops.maximum(used[:1], 1 - ops.max(used)), used[1:]]))
+
+
+def linear_of_heads(layer, inputs, heads, shape, axis):
+    """A `Dense` layer with the weights of some heads.
+
+    Args:
+        layer: A `keras.layers.Dense`.
+        inputs: Tensor (N, inputs of these heads).
+        heads: Integers (U,), or `None`: all.
+        shape: Shape of the kernel with the heads along `axis`.
+        axis: 0 if the inputs are those of the heads, else the outputs are.
+
+    Returns:
+        Tensor (N, outputs of these heads).
+    """
+    if heads is None:
+        return layer(inputs)
+
+    def some():
+        kernel = ops.take(ops.reshape(layer.kernel, shape), heads, axis=axis)
+        bias = layer.bias
+        if axis and bias is not None:
+            bias = ops.reshape(ops.take(ops.reshape(bias, shape[1:]), heads, axis=axis - 1), (-1,))
+        kernel = ops.reshape(kernel, (shape[0], -1) if axis else (-1, shape[-1]))
+        bias = None if bias is None else ops.cast(bias, inputs.dtype)
+        return linear(inputs, ops.cast(kernel, inputs.dtype), bias, layer.activation)
+
+    return ops.cond(ops.shape(heads)[0] == shape[axis], lambda: layer(inputs), some)
