@@ -3,7 +3,9 @@
 from keras_adavit.baselines import OpenPolicy, RandomPolicy
 from keras_adavit.convert import load_torch_checkpoint
 from keras_adavit.errors import InputError
+from keras_adavit.export import export
 from keras_adavit.gate_config import GateConfig
+from keras_adavit.inference.calibration import calibrate
 from keras_adavit.models.backbone import AdaViTBackbone
 from keras_adavit.models.classifier import AdaViTClassifier
 from keras_adavit.training.budget import BudgetLoss
@@ -20,6 +22,8 @@ __all__ = [
     "InputError",
     "OpenPolicy",
     "RandomPolicy",
+    "calibrate",
+    "export",
     "load_torch_checkpoint",
 ]
 __version__ = "0.1.0"

@@ -26,7 +26,7 @@ class Norm(keras.layers.LayerNormalization):
         # Written so that ONNX Runtime recognises it as its own LayerNormalization.
         values = ops.cast(inputs, "float32")
         centered = values - ops.mean(values, axis=-1, keepdims=True)
-        deviation = ops.sqrt(ops.mean(ops.square(centered), axis=-1, keepdims=True) + self.epsilon)
+        deviation = ops.sqrt(ops.mean(centered**2.0, axis=-1, keepdims=True) + self.epsilon)
         outputs = centered / deviation * ops.cast(self.gamma, "float32") + ops.cast(self.beta, "float32")
         return ops.cast(outputs, self.compute_dtype)
 
@@ -68,7 +68,7 @@ def gelu(inputs):
     """The exact GELU, x·Φ(x)."""
     if keras.backend.backend() == "tensorflow":
         # TensorFlow's own is not exact in the tails' complement `Erfc`, which ONNX Runtime does not have.
-        return 0.5 * inputs * (1.0 + ops.erf(inputs * 0.5**0.5))
+        return 0.5 * inputs * (1.0 + ops.erf(inputs / 2.0**0.5))
     return ops.gelu(inputs, approximate=False)
 
 

@@ -1,0 +1,64 @@
+"""The exported models in their own runtimes, dense and packed in turns; this process never imports keras_adavit.
+
+    python benchmarks/inference.py --export exported && python benchmarks/exported.py exported
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+
+
+def onnx_runtime(path):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(f"{path}.onnx")
+    names = [output.name for output in session.get_outputs()]
+    return lambda images: dict(zip(names, session.run(None, {"images": images}), strict=True))
+
+
+def saved_model(path):
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(path)
+    serve = loaded.signatures["serving_default"]
+
+    def run(images, loaded=loaded):  # keeps the variables
+        return {name: value.numpy() for name, value in serve(images=tf.constant(images)).items()}
+
+    return run
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
+    parser.add_argument("--batch-size", type=int, nargs="+", default=[32])
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    data = np.load(f"{arguments.folder}/images.npz")
+    for name, load in (("ONNX Runtime", onnx_runtime), ("SavedModel", saved_model)):
+        models = {kind: load(f"{arguments.folder}/{kind}") for kind in ("dense", "packed")}
+        for size in arguments.batch_size:
+            images, seconds, outputs = data["images"][:size], {kind: [] for kind in models}, {}
+            for turn in range(arguments.rounds + 1):
+                for kind, run in models.items():
+                    start = time.perf_counter()
+                    outputs[kind] = run(images)
+                    if turn:
+                        seconds[kind].append(time.perf_counter() - start)
+            dense, packed = (statistics.median(seconds[kind]) for kind in models)
+            macs = outputs["packed"]["macs"].mean() / data["dense_macs"]
+            print(
+                f"{name}, batch {size}: MACs {macs:.3f}, time {packed / dense:.3f}, "
+                f"realised {macs * dense / packed:.2f}, images/s dense {size / dense:.1f}, packed {size / packed:.1f}"
+            )
+    assert "keras_adavit" not in sys.modules and "keras" not in sys.modules  # noqa: S101
+
+
+if __name__ == "__main__":
+    main()

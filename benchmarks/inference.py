@@ -1,0 +1,193 @@
+"""Dense, masked and packed inference side by side: is a saved MAC saved time?
+
+    KERAS_BACKEND=tensorflow python benchmarks/inference.py --images FOLDER
+    python benchmarks/inference.py --export exported && python benchmarks/exported.py exported
+
+The three models take turns on the same images, so that whatever else the machine does falls on all; times are medians.
+*realised* is the MAC ratio over the time ratio: 1 means that every saved MAC is saved time. A table has two parts:
+
+- **gates**: the gates decide, calibrated to a share of the dense model's MACs. As no trained weights come with this
+  project, weights are random, and the gates are set so that their logits over the images have a standard deviation of
+  1 in every head, sub-layer and block, around a mean that differs, N(0, 1), between heads and sub-layers.
+- **prescribed**: chance decides, at given usages of tokens, heads and sub-layers, so that each kind of skipping shows
+  alone.
+"""
+
+import dataclasses
+import os
+import statistics
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import tyro
+from keras import ops
+from rich.console import Console
+from rich.table import Table
+
+import keras_adavit as ka
+
+USAGES = ((1, 1, 1), (0.5, 1, 1), (1, 0.5, 1), (1, 1, 0.5), (0.6, 0.8, 0.8))
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Times dense, masked and packed inference of a published model side by side."""
+
+    preset: str = "ada_deit_small_patch16_224"
+    """Name of the model."""
+    batch_size: tuple[int, ...] = (32,)
+    """Images in a batch."""
+    macs: tuple[float, ...] = (0.5,)
+    """Shares of the dense model's MACs to which the gates are calibrated."""
+    prescribed: bool = False
+    """Time prescribed usages too."""
+    images: Path | None = None
+    """Folder of images, searched for .jpg, .jpeg, .png in any case; noise if not given."""
+    rounds: int = 5
+    """Turns of each model."""
+    masked: bool = True
+    """Time masked execution too."""
+    export: Path | None = None
+    """Folder, new: write dense.onnx, packed.onnx, SavedModels and images there, for exported.py, instead of timing."""
+
+
+def main():
+    arguments = tyro.cli(Arguments)
+    models = {name: build(arguments.preset, None if name == "dense" else ka.GateConfig()) for name in names(arguments)}
+    images = load_images(arguments.images, models["dense"].backbone.image_size, max(arguments.batch_size))
+    spread_gates(models["packed"], images[:64])
+    for name, model in models.items():
+        if name == "masked":
+            model.set_weights(models["packed"].get_weights())
+        model.execution = "packed" if name == "packed" else "masked"
+        # XLA on JAX; it is slower on TensorFlow, and torch has its fused kernels without a compiler.
+        model.compile(jit_compile=keras.backend.backend() == "jax")
+    if arguments.export is not None:
+        export(models, arguments, images)
+        return
+    table = Table("policy", "batch", "MACs", "masked", "packed", "realised", "images/s, dense", "packed")
+    for share in arguments.macs:
+        ka.calibrate(models["packed"], images[: max(arguments.batch_size)], share)
+        if "masked" in models:
+            models["masked"].set_weights(models["packed"].get_weights())
+        for size in arguments.batch_size:
+            add_row(table, f"gates, {share}", models, images[:size], arguments.rounds)
+    if arguments.prescribed:
+        for usage in USAGES:
+            add_row(table, "tokens {}, heads {}, sub-layers {}".format(*usage), models, images, arguments.rounds, usage)
+    console = Console(width=130)
+    console.print(f"{arguments.preset}, {keras.backend.backend()}, float32; times over the dense model's", highlight=False)
+    console.print(table)
+
+
+def names(arguments):
+    return ("dense", "masked", "packed") if arguments.masked and arguments.export is None else ("dense", "packed")
+
+
+def build(preset, gates):
+    """A model with random weights, none of which a compiler could leave out."""
+    keras.utils.set_random_seed(0)
+    model = ka.AdaViTClassifier.from_preset(preset, gates=gates)
+    for variable in model.trainable_variables:
+        if variable.path.split("/")[-1] in ("bias", "beta", "gamma"):
+            variable.assign(variable + 0.02 * keras.random.normal(variable.shape))
+    return model
+
+
+def load_images(folder, size, count):
+    """At least 64 and `count` normalised images, (N, S, S, 3); those of a folder again and again, if they are fewer."""
+    count = max(count, 64)
+    if folder is None:
+        return np.random.default_rng(0).normal(size=(count, size, size, 3)).astype("float32")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))[:count]
+    if not paths:
+        raise SystemExit(f"error: `--images` must be a folder with images. Received: {folder}")
+    read = [keras.utils.img_to_array(keras.utils.load_img(path, target_size=(size, size))) for path in paths]
+    images = (np.stack(read) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    return np.resize(images, (count, *images.shape[1:])).astype("float32")
+
+
+def spread_gates(model, images):
+    """Random gates whose logits over these images have a standard deviation of 1; see above."""
+    rng = np.random.default_rng(0)
+    gates = [
+        (index, kind, getattr(block, f"{kind}_gate"))
+        for index, block in enumerate(model.backbone.blocks)
+        for kind in ("token", "head", "block")
+        if getattr(block, f"{kind}_gate")
+    ]
+    for _, _, gate in gates:
+        gate.kernel.assign(rng.normal(size=gate.kernel.shape) / gate.kernel.shape[0] ** 0.5)
+        gate.bias.assign(np.full(gate.bias.shape, 100.0))  # all open while logits are measured
+    keys = tuple(f"{kind}_logits" for kind in ("token", "head", "block"))
+    found = [model(images[start : start + 16], details=keys) for start in range(0, len(images), 16)]
+    logits = {key: np.concatenate([ops.convert_to_numpy(each[key]) for each in found]) for key in keys}
+    for index, kind, gate in gates:
+        own = logits[f"{kind}_logits"][:, index] - 100.0  # (B, units), of a token gate (B, T-1)
+        axis = None if kind == "token" else 0
+        mean, deviation = own.mean(axis=axis), own.std(axis=axis)
+        offset = 0.0 if kind == "token" else rng.normal(size=mean.shape)
+        gate.kernel.assign(gate.kernel / deviation)
+        gate.bias.assign(np.broadcast_to(offset - mean / deviation, gate.bias.shape))
+
+
+def add_row(table, label, models, images, rounds, usage=None):
+    """Times the models in turns and adds a row."""
+    functions = {name: function_of(model, usage if name != "dense" else None) for name, model in models.items()}
+    seconds, outputs = {name: [] for name in models}, {}
+    for turn in range(rounds + 1):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            outputs[name] = function(images)
+            if turn:  # the first compiles
+                seconds[name].append(time.perf_counter() - start)
+    time_of = {name: statistics.median(values) for name, values in seconds.items()}
+    macs = float(np.mean(outputs["packed"]["macs"])) / models["dense"].dense_macs
+    ratio = {name: value / time_of["dense"] for name, value in time_of.items()}
+    table.add_row(
+        label,
+        str(len(images)),
+        f"{macs:.3f}",
+        f"{ratio['masked']:.3f}" if "masked" in ratio else "-",
+        f"{ratio['packed']:.3f}",
+        f"{macs / ratio['packed']:.2f}",
+        f"{len(images) / time_of['dense']:.1f}",
+        f"{len(images) / time_of['packed']:.1f}",
+    )
+
+
+def function_of(model, usage):
+    """A function of images that runs the model as `predict` does, or with a random policy of some usages."""
+    if usage is None:
+        return model.predict_on_batch
+    from keras_adavit.evaluation import predictor
+
+    run = predictor(model, Prescribed(*usage))
+    return lambda images: run(images, 0)
+
+
+class Prescribed(ka.RandomPolicy):
+    """A random policy that leaves open what the gates of the model leave open: heads and sub-layers of block 0."""
+
+    def __call__(self, shapes, number=0):
+        keeps = {key: ops.convert_to_numpy(keep).copy() for key, keep in super().__call__(shapes, number).items()}
+        keeps["head_keep"][:, 0] = keeps["block_keep"][:, 0] = 1
+        return keeps
+
+
+def export(models, arguments, images):
+    """Writes both models for other runtimes, the gates calibrated to the first share, and the images."""
+    ka.calibrate(models["packed"], images[: max(arguments.batch_size)], arguments.macs[0])
+    arguments.export.mkdir()
+    for name, model in models.items():
+        ka.export(model, arguments.export / f"{name}.onnx", "onnx", model.execution)
+        ka.export(model, arguments.export / name, "saved_model", model.execution)
+    np.savez(arguments.export / "images.npz", images=images, dense_macs=models["dense"].dense_macs)
+
+
+if __name__ == "__main__":
+    main()
