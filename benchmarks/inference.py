@@ -6,9 +6,10 @@
 The three models take turns on the same images, so that whatever else the machine does falls on all; times are medians.
 *realised* is the MAC ratio over the time ratio: 1 means that every saved MAC is saved time. A table has two parts:
 
-- **gates**: the gates decide, calibrated to a share of the dense model's MACs. As no trained weights come with this
-  project, weights are random, and the gates are set so that their logits over the images have a standard deviation of
-  1 in every head, sub-layer and block, around a mean that differs, N(0, 1), between heads and sub-layers.
+- **gates**: the gates decide, calibrated to a share of the dense model's MACs, all of them jointly, or tokens and
+  sub-layers alone. As no trained weights come with this project, weights are random, and the gates are set so that
+  their logits over the images have a standard deviation of 1 in every head, sub-layer and block, around a mean that
+  differs between heads and sub-layers, N(3, 1): 3 is the bias of a new gate.
 - **prescribed**: chance decides, at given usages of tokens, heads and sub-layers, so that each kind of skipping shows
   alone.
 """
@@ -18,6 +19,7 @@ import os
 import statistics
 import time
 from pathlib import Path
+from typing import Literal
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -30,6 +32,7 @@ from rich.table import Table
 
 import keras_adavit as ka
 
+CALIBRATED = (("tokens", "blocks"), ("tokens", "heads", "blocks"))
 USAGES = ((1, 1, 1), (0.5, 1, 1), (1, 0.5, 1), (1, 1, 0.5), (0.6, 0.8, 0.8))
 
 
@@ -51,6 +54,8 @@ class Arguments:
     """Turns of each model."""
     masked: bool = True
     """Time masked execution too."""
+    calibrated: tuple[Literal["tokens", "heads", "blocks"], ...] = CALIBRATED[0]
+    """With `--export`, which gates are calibrated."""
     export: Path | None = None
     """Folder, new: write dense.onnx, packed.onnx, SavedModels and images there, for exported.py, instead of timing."""
 
@@ -59,7 +64,7 @@ def main():
     arguments = tyro.cli(Arguments)
     models = {name: build(arguments.preset, None if name == "dense" else ka.GateConfig()) for name in names(arguments)}
     images = load_images(arguments.images, models["dense"].backbone.image_size, max(arguments.batch_size))
-    spread_gates(models["packed"], images[:64])
+    spread_gates(models["packed"], images)
     for name, model in models.items():
         if name == "masked":
             model.set_weights(models["packed"].get_weights())
@@ -71,17 +76,27 @@ def main():
         return
     table = Table("policy", "batch", "MACs", "masked", "packed", "realised", "images/s, dense", "packed")
     for share in arguments.macs:
-        ka.calibrate(models["packed"], images[: max(arguments.batch_size)], share)
-        if "masked" in models:
-            models["masked"].set_weights(models["packed"].get_weights())
-        for size in arguments.batch_size:
-            add_row(table, f"gates, {share}", models, images[:size], arguments.rounds)
+        for kinds in CALIBRATED:
+            calibrate(models["packed"], images, share, kinds)
+            if "masked" in models:
+                models["masked"].set_weights(models["packed"].get_weights())
+            for size in arguments.batch_size:
+                add_row(table, f"gates, {share}: {', '.join(kinds)}", models, images[:size], arguments.rounds)
     if arguments.prescribed:
         for usage in USAGES:
             add_row(table, "tokens {}, heads {}, sub-layers {}".format(*usage), models, images, arguments.rounds, usage)
     console = Console(width=130)
     console.print(f"{arguments.preset}, {keras.backend.backend()}, float32; times over the dense model's", highlight=False)
     console.print(table)
+
+
+def calibrate(model, images, share, kinds):
+    """Calibrates gates of some kinds, from the thresholds that a new model has."""
+    for block in model.backbone.blocks:
+        for gate in (block.token_gate, block.head_gate, block.block_gate):
+            if gate:
+                gate.threshold.assign(gate.initial_threshold)
+    ka.calibrate(model, images, share, kinds)
 
 
 def names(arguments):
@@ -99,8 +114,8 @@ def build(preset, gates):
 
 
 def load_images(folder, size, count):
-    """At least 64 and `count` normalised images, (N, S, S, 3); those of a folder again and again, if they are fewer."""
-    count = max(count, 64)
+    """At least 32 and `count` normalised images, (N, S, S, 3); those of a folder again and again, if they are fewer."""
+    count = max(count, 32)
     if folder is None:
         return np.random.default_rng(0).normal(size=(count, size, size, 3)).astype("float32")
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))[:count]
@@ -130,7 +145,7 @@ def spread_gates(model, images):
         own = logits[f"{kind}_logits"][:, index] - 100.0  # (B, units), of a token gate (B, T-1)
         axis = None if kind == "token" else 0
         mean, deviation = own.mean(axis=axis), own.std(axis=axis)
-        offset = 0.0 if kind == "token" else rng.normal(size=mean.shape)
+        offset = 3.0 if kind == "token" else rng.normal(3.0, size=mean.shape)
         gate.kernel.assign(gate.kernel / deviation)
         gate.bias.assign(np.broadcast_to(offset - mean / deviation, gate.bias.shape))
 
@@ -181,7 +196,7 @@ class Prescribed(ka.RandomPolicy):
 
 def export(models, arguments, images):
     """Writes both models for other runtimes, the gates calibrated to the first share, and the images."""
-    ka.calibrate(models["packed"], images[: max(arguments.batch_size)], arguments.macs[0])
+    calibrate(models["packed"], images, arguments.macs[0], arguments.calibrated)
     arguments.export.mkdir()
     for name, model in models.items():
         ka.export(model, arguments.export / f"{name}.onnx", "onnx", model.execution)

@@ -15,8 +15,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_adavit.inference.rows import gather, put, select
+from keras_adavit.inference.rows import add, gather, put, select
 from keras_adavit.layers.kernels import linear, scaled_dot_product
+
+
+GROUPS = 4  # of images with about as many rows, so that few slots stay empty
+GATHER_COST = 128  # copying a weight takes about as long as this many multiply-accumulates with it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +59,8 @@ def packed_block(block, inputs, normed, token_keep, head_keep, block_keep):
     mlp_keep = token_keep if block.gates and block.gates.gate_mlp_tokens else ops.ones_like(token_keep)
 
     def attention(table, rows):
-        old = gather(table, rows.places)
-        inputs = block.norm1(old) if normed is None else gather(normed, rows.places)
-        return put(table, rows.places, old + packed_attention(block.attention, inputs, rows, attention_heads))
+        inputs = block.norm1(gather(table, rows.places)) if normed is None else gather(normed, rows.places)
+        return add(table, rows.places, packed_attention(block.attention, inputs, rows, attention_heads))
 
     def mlp(table, rows):
         old = gather(table, rows.places)
@@ -129,39 +132,83 @@ def attend(qkv, rows, heads):
         from keras_adavit.inference import buckets
 
         def with_slots(slots, qkv):
-            return attend_slots(qkv, rows.counts, heads, slots, rows.places.shape[0])
+            starts = ops.cumsum(rows.counts) - rows.counts
+            attended = attend_slots(qkv, starts, rows.counts, heads, slots)
+            first = ops.arange(rows.counts.shape[0]) * (heads * slots)
+            return pick_rows(attended, rows, first, starts, slots, heads)
 
         return buckets.choose(ops.max(rows.counts), buckets.slot_sizes(rows.length), with_slots, qkv)
-    slots = ops.maximum(ops.max(rows.counts), 1)
-    return attend_slots(qkv, gather(rows.counts, select(rows.counts)), heads, slots)
+    # With few images, the operations that more groups take cost more than the slots that they save.
+    return ops.cond(
+        ops.shape(rows.counts)[0] > 2 * GROUPS,
+        lambda: attend_groups(qkv, rows, heads, GROUPS),
+        lambda: attend_groups(qkv, rows, heads, 1),
+    )
 
 
-def attend_slots(qkv, counts, heads, slots, size=None):
-    """Attention of each image's rows to each other, laid out in `slots` an image.
+def attend_groups(qkv, rows, heads, groups):
+    """`attend`, in groups of images with about as many rows, each with as many slots as its largest image needs."""
+    starts = ops.cumsum(rows.counts) - rows.counts
+    order = ops.argsort(rows.counts)
+    empty = ops.sum(ops.cast(rows.counts == 0, order.dtype))  # images without rows: left out
+    images = ops.shape(order)[0] - empty
+    pieces, first, slots, filled = [], [ops.zeros((empty,), order.dtype)], [ops.ones((empty,), order.dtype)], 0
+    for group in range(groups):
+        members = order[empty + images * group // groups : empty + images * (group + 1) // groups]
+        counts = gather(rows.counts, members)
+        most = ops.max(ops.concatenate([counts, ops.ones((1,), counts.dtype)]))
+        pieces.append(attend_slots(qkv, gather(starts, members), counts, heads, most))
+        size = ops.shape(members)[0]
+        first.append(filled + ops.arange(size, dtype=order.dtype) * heads * most)
+        slots.append(ops.zeros_like(members) + most)
+        filled = filled + size * heads * most
+    inverse = ops.argsort(order)
+    first, slots = gather(ops.concatenate(first), inverse), gather(ops.concatenate(slots), inverse)
+    return pick_rows(ops.concatenate(pieces), rows, first, starts, gather(slots, rows.images), heads)
 
-    Rows ascend, so those of an image are neighbours: its slot s is its first row + s.
+
+def attend_slots(qkv, starts, counts, heads, slots):
+    """Attention of each image's rows to each other, laid out in slots; rows of an image are neighbours.
 
     Args:
         qkv: Tensor (N·3·U, D/H).
-        counts: (A,) rows of each image, of images in the order of the rows.
+        starts: (A,) first row of each image.
+        counts: (A,) rows of each image.
         heads: U.
         slots: S, at least the largest count.
-        size: N where it is static.
 
     Returns:
-        Tensor (N, U, D/H).
+        Tensor (A·U·S, D/H).
     """
     slot = ops.arange(slots, dtype=counts.dtype)
     filled = slot < counts[:, None]  # (A, S)
-    row = ops.where(filled, (ops.cumsum(counts) - counts)[:, None] + slot, 0)  # (A, S)
+    row = ops.where(filled, starts[:, None] + slot, 0)  # (A, S)
     head = ops.arange(heads, dtype=counts.dtype)[:, None]  # (U, 1)
     query, key, value = (
         gather(qkv, row[:, None] * (3 * heads) + part * heads + head) for part in range(3)
     )  # (A, U, S, D/H)
     attended = scaled_dot_product(query, key, value, filled[:, None, None])
-    place = select(ops.reshape(filled, (-1,)), size)  # (N,) of each row among the A·S slots
-    place = (place // slots * (heads * slots) + place % slots)[:, None] + head[:, 0] * slots  # (N, U)
-    return gather(ops.reshape(attended, (-1, attended.shape[-1])), place)
+    return ops.reshape(attended, (-1, attended.shape[-1]))
+
+
+def pick_rows(attended, rows, first, starts, slots, heads):
+    """Rows out of their slots.
+
+    Args:
+        attended: Tensor (A·U·S, D/H).
+        rows: The `Rows`.
+        first: (B,) where each image begins in it.
+        starts: (B,) first row of each image.
+        slots: S, or (N,) that of each row's image.
+        heads: U.
+
+    Returns:
+        Tensor (N, U, D/H).
+    """
+    slot = ops.arange(ops.shape(rows.images)[0], dtype=starts.dtype) - gather(starts, rows.images)
+    place = (gather(first, rows.images) + slot)[:, None]
+    slots = slots if isinstance(slots, int) else slots[:, None]
+    return gather(attended, place + ops.arange(heads, dtype=place.dtype) * slots)
 
 
 def packed_mlp(layer, inputs, rows, head_keep):
@@ -180,12 +227,18 @@ def packed_mlp(layer, inputs, rows, head_keep):
 
 
 def used_heads(head_keep, rows):
-    """Heads that an image with rows uses, at least one: integers (U,), or `None` for all, where shapes are static."""
+    """Heads to compute: integers (U,), or `None` for all, where shapes are static.
+
+    Those that an image with rows uses; or all, where gathering their weights would take longer than the rest saves.
+    """
     if keras.backend.backend() == "jax":
         return None
-    used = ops.max(head_keep * ops.cast(rows.counts > 0, head_keep.dtype)[:, None], axis=0)
+    used = ops.max(head_keep * ops.cast(rows.counts > 0, head_keep.dtype)[:, None], axis=0)  # (H,)
     # No matrix product may be empty: exported, it would depend on how a runtime takes that.
-    return select(ops.concatenate([ops.maximum(used[:1], 1 - ops.max(used)), used[1:]]))
+    used = ops.concatenate([ops.maximum(used[:1], 1 - ops.max(used)), used[1:]])
+    count = ops.sum(used)
+    saved = ops.cast(ops.shape(rows.places)[0], used.dtype) * (used.shape[0] - count)
+    return select(ops.where(saved > GATHER_COST * count, used, 1.0))
 
 
 def linear_of_heads(layer, inputs, heads, shape, axis):

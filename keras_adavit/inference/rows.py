@@ -22,6 +22,8 @@ def select(mask, size=None):
         import jax.numpy as jnp
 
         return jnp.nonzero(mask, size=size, fill_value=mask.shape[0])[0]
+    if keras.backend.backend() == "torch":
+        return mask.nonzero()[:, 0]
     return ops.nonzero(mask)[0]
 
 
@@ -40,4 +42,15 @@ def put(table, places, rows):
     """`table` (M, D) with `rows` (N, D) at `places` (N,)."""
     if keras.backend.backend() == "jax":
         return table.at[places].set(rows, mode="drop", unique_indices=True)
+    if keras.backend.backend() == "torch":
+        return table.index_copy(0, places, rows)
     return ops.scatter_update(table, places[:, None], rows)
+
+
+def add(table, places, rows):
+    """`table` (M, D) with `rows` (N, D) added at `places` (N,), all different."""
+    if keras.backend.backend() == "jax":
+        return table.at[places].add(rows, mode="drop", unique_indices=True)
+    if keras.backend.backend() == "torch":
+        return table.index_add(0, places, rows)
+    return ops.scatter_update(table, places[:, None], rows, reduction="add")

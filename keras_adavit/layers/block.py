@@ -103,7 +103,6 @@ class GatedBlock(keras.layers.Layer):
             (zeros where no gate decided). With `class_attention` also that, float32 (B, H, T).
         """
         given = policy or {}
-        given_patches = given["token_keep"][:, 1:] if "token_keep" in given else None
         sampling = {"training": training, "temperature": temperature}
         batch, length = ops.shape(inputs)[0], inputs.shape[1]
         ones = ops.ones((batch, 1), dtype="float32")
@@ -117,8 +116,14 @@ class GatedBlock(keras.layers.Layer):
         )
         # Packed rows are normalised after they are gathered, unless a gate has to see them all.
         normed = None if packed and not self.token_gate else self.norm1(inputs)
-        patches = None if normed is None else normed[:, 1:]
-        patch_keep, token_logits = decide(self.token_gate, patches, ones, length - 1, sampling, given_patches)
+        # The class token has no say. In training it draws no noise; else leaving it out later saves a copy.
+        first = 1 if training else 0
+        patches = normed[:, first:] if first and self.token_gate else normed
+        given_tokens = given["token_keep"][:, first:] if "token_keep" in given else None
+        patch_keep, token_logits = (
+            tensor[:, 1 - first :]
+            for tensor in decide(self.token_gate, patches, ones, length - first, sampling, given_tokens)
+        )
         token_keep = ops.concatenate([ones, patch_keep], axis=1)  # (B, T)
 
         details = {}
