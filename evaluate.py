@@ -34,6 +34,13 @@ class Arguments:
     """With `--policy random`, the share of sub-layers (attention, MLP) used, in [0, 1]; all if not given."""
     seed: int | None = None
     """With `--policy random`, the seed of the draw; 0 if not given."""
+    execution: Literal["masked", "packed"] = "masked"
+    """Compute everything and multiply the skipped part away, or only what is kept; the figures are the same."""
+    macs: tuple[float, ...] = ()
+    """Budgets, up to 1 as shares of the dense model's MACs, such as 0.3 0.5 0.7: for each, shifts the gates' thresholds
+    so that it is met on the images, and prints the curve. The model file stays as it is."""
+    calibration_images: int = 1024
+    """With `--macs`, how many of the images, at most, the thresholds are fitted to."""
     analyze: Path | None = None
     """File (.npz) to write each image's label, prediction, MACs and policy to; prints MACs by class too."""
 
@@ -59,6 +66,32 @@ def find_policy(arguments):
             )
         return RandomPolicy(**given)
     return OpenPolicy() if arguments.policy == "open" else None
+
+
+def check_macs(arguments):
+    """Raises `InputError` for budgets that are none, or that other options contradict."""
+    from keras_adavit.errors import InputError
+
+    wrong = [macs for macs in arguments.macs if not macs > 0]
+    if wrong:
+        raise InputError(f"`--macs` must be positive. Received: --macs {wrong[0]}")
+    if arguments.macs and (arguments.policy != "learned" or arguments.analyze is not None):
+        raise InputError("`--macs` needs the learned policy, without `--analyze`. Received: --macs with one of them")
+    if arguments.calibration_images < 1:
+        raise InputError(f"`--calibration-images` must be positive. Received: {arguments.calibration_images}")
+
+
+def evaluate_budgets(model, dataset, arguments):
+    """An `Evaluation` for each budget of `--macs`: a dict, smallest first."""
+    from keras_adavit import evaluation
+    from keras_adavit.inference.calibration import calibrate
+
+    some = dataset.unbatch().take(arguments.calibration_images).batch(arguments.batch_size).cache()
+    found = {}
+    for macs in sorted(set(arguments.macs)):
+        calibrate(model, some, macs)
+        found[macs] = evaluation.evaluate(model, dataset)
+    return found
 
 
 def find_data(model_path, data, image_size):
@@ -94,11 +127,18 @@ def main(arguments):
             raise InputError(f"`--json` must be in an existing folder. Received: {arguments.json}")
         if arguments.analyze is not None:
             analysis.check_path(arguments.analyze, "--analyze")
+        check_macs(arguments)
         policy = find_policy(arguments)
         model = evaluation.load_model(arguments.model)
+        model.execution = arguments.execution
         source = find_data(arguments.model, arguments.data, model.backbone.image_size)
         splits = source.load(arguments.batch_size, seed=0)
         evaluation.check_data(model, splits, splits.validation.element_spec[0].shape[1:])
+        if arguments.macs:
+            curve = evaluate_budgets(model, splits.validation, arguments)
+            report.print_curve(curve, Console())
+            write_json(arguments.json, {str(macs): dataclasses.asdict(found) for macs, found in curve.items()})
+            return 0
         breakdown = None if arguments.analyze is None else analysis.Breakdown()
         found = evaluation.evaluate(model, splits.validation, policy, breakdown and breakdown.add)
     except InputError as error:
@@ -108,9 +148,14 @@ def main(arguments):
     if breakdown is not None:
         report.print_classes(breakdown.by_class(), splits.class_names, model.dense_macs, Console())
         breakdown.save(arguments.analyze)
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(dataclasses.asdict(found), indent=2) + "\n")
+    write_json(arguments.json, dataclasses.asdict(found))
     return 0
+
+
+def write_json(path, figures):
+    """Writes figures to a file, if one is asked for."""
+    if path is not None:
+        path.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -86,7 +86,9 @@ def main():
         for usage in USAGES:
             add_row(table, "tokens {}, heads {}, sub-layers {}".format(*usage), models, images, arguments.rounds, usage)
     console = Console(width=130)
-    console.print(f"{arguments.preset}, {keras.backend.backend()}, float32; times over the dense model's", highlight=False)
+    console.print(
+        f"{arguments.preset}, {keras.backend.backend()}, float32; times over the dense model's", highlight=False
+    )
     console.print(table)
 
 

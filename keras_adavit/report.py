@@ -36,6 +36,19 @@ def print_comparison(evaluations, seconds, console):
     console.print(table)
 
 
+def print_curve(evaluations, console):
+    """Prints what a model does at several budgets: a dict from each to its `Evaluation`."""
+    table = Table(title="One model at several budgets")
+    titles = ("budget", "MACs, share of dense", "top-1", "loss", "tokens", "heads", "attention", "MLP")
+    for title in titles:
+        table.add_column(title, justify="right")
+    for budget, found in evaluations.items():
+        usages = (found.token_usage, found.head_usage, found.attention_usage, found.mlp_usage)
+        figures = f"{found.macs_share:.3f}", f"{found.top1:.2%}", f"{found.loss:.4f}"
+        table.add_row(f"{budget:g}", *figures, *(mean(usage) for usage in usages))
+    console.print(table)
+
+
 def print_evaluation(evaluation, console):
     """Prints an `Evaluation`, with usage per block."""
     table = Table(title=f"{evaluation.images} images", show_header=False)

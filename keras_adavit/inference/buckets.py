@@ -42,4 +42,6 @@ def choose(needed, candidates, branch, *operands):
     level = jnp.searchsorted(jnp.array(candidates), needed.astype("int32"))
     if not isinstance(level, jax.core.Tracer):  # eager: lax.switch would compile all of them at every call
         return branch(candidates[int(level)], *operands)
-    return jax.lax.switch(level, [lambda *operands, size=size: branch(size, *operands) for size in candidates], *operands)
+    return jax.lax.switch(
+        level, [lambda *operands, size=size: branch(size, *operands) for size in candidates], *operands
+    )

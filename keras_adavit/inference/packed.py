@@ -18,8 +18,7 @@ from keras import ops
 from keras_adavit.inference.rows import add, gather, put, select
 from keras_adavit.layers.kernels import linear, scaled_dot_product
 
-
-GROUPS = 4  # of images with about as many rows, so that few slots stay empty
+GROUPS = 2  # of images with about as many rows, so that fewer slots stay empty; more take more operations
 GATHER_COST = 128  # copying a weight takes about as long as this many multiply-accumulates with it
 
 
@@ -138,23 +137,14 @@ def attend(qkv, rows, heads):
             return pick_rows(attended, rows, first, starts, slots, heads)
 
         return buckets.choose(ops.max(rows.counts), buckets.slot_sizes(rows.length), with_slots, qkv)
-    # With few images, the operations that more groups take cost more than the slots that they save.
-    return ops.cond(
-        ops.shape(rows.counts)[0] > 2 * GROUPS,
-        lambda: attend_groups(qkv, rows, heads, GROUPS),
-        lambda: attend_groups(qkv, rows, heads, 1),
-    )
-
-
-def attend_groups(qkv, rows, heads, groups):
-    """`attend`, in groups of images with about as many rows, each with as many slots as its largest image needs."""
     starts = ops.cumsum(rows.counts) - rows.counts
+    # Images with about as many rows share slots. Those without rows come first in this order, and are left out.
     order = ops.argsort(rows.counts)
-    empty = ops.sum(ops.cast(rows.counts == 0, order.dtype))  # images without rows: left out
+    empty = ops.sum(ops.cast(rows.counts == 0, order.dtype))
     images = ops.shape(order)[0] - empty
     pieces, first, slots, filled = [], [ops.zeros((empty,), order.dtype)], [ops.ones((empty,), order.dtype)], 0
-    for group in range(groups):
-        members = order[empty + images * group // groups : empty + images * (group + 1) // groups]
+    for group in range(GROUPS):
+        members = order[empty + images * group // GROUPS : empty + images * (group + 1) // GROUPS]
         counts = gather(rows.counts, members)
         most = ops.max(ops.concatenate([counts, ops.ones((1,), counts.dtype)]))
         pieces.append(attend_slots(qkv, gather(starts, members), counts, heads, most))

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_adavit.layers.kernels import Linear, scaled_dot_product
+from keras_adavit.layers.kernels import Dense, scaled_dot_product
 
 
 @keras.saving.register_keras_serializable("keras_adavit")
@@ -26,8 +26,8 @@ class GatedAttention(keras.layers.Layer):
         self.num_heads = num_heads
         self.qkv_bias = qkv_bias
         self.partial_heads = partial_heads
-        self.qkv = Linear(3 * width, use_bias=qkv_bias, dtype=self.dtype_policy, name="qkv")
-        self.projection = Linear(width, dtype=self.dtype_policy, name="projection")
+        self.qkv = Dense(3 * width, use_bias=qkv_bias, dtype=self.dtype_policy, name="qkv")
+        self.projection = Dense(width, dtype=self.dtype_policy, name="projection")
 
     def build(self, input_shape):
         self.qkv.build(input_shape)

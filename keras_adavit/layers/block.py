@@ -7,7 +7,7 @@ from keras_adavit.gate_config import GateConfig
 from keras_adavit.inference.packed import packed_block
 from keras_adavit.layers.attention import GatedAttention
 from keras_adavit.layers.gates import Gate
-from keras_adavit.layers.kernels import Norm
+from keras_adavit.layers.kernels import LayerNormalization
 from keras_adavit.layers.mlp import GatedMLP
 
 
@@ -50,7 +50,7 @@ class GatedBlock(keras.layers.Layer):
         self.drop_path = drop_path
 
         def norm(name):
-            return Norm(epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name=name)
+            return LayerNormalization(epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name=name)
 
         def gate(enabled, units, kind):
             if not enabled:

@@ -1,4 +1,4 @@
-"""Linear layer, GELU, layer normalisation and attention, in the form which each backend has a fast kernel for.
+"""Dense layer, GELU, layer normalisation and attention, in the form which each backend has a fast kernel for.
 
 What they compute is what Keras' own compute. TensorFlow fuses product, bias and GELU where the product is one of
 matrices and the bias a `BiasAdd`; torch fuses product and bias in `linear`; XLA, on JAX, fuses by itself.
@@ -11,7 +11,7 @@ MASKED = -3e4  # added to a score, makes its weight zero; finite in float16
 
 
 @keras.saving.register_keras_serializable("keras_adavit")
-class Linear(keras.layers.Dense):
+class Dense(keras.layers.Dense):
     """`keras.layers.Dense` through `linear`."""
 
     def call(self, inputs, training=None):
@@ -19,7 +19,7 @@ class Linear(keras.layers.Dense):
 
 
 @keras.saving.register_keras_serializable("keras_adavit")
-class Norm(keras.layers.LayerNormalization):
+class LayerNormalization(keras.layers.LayerNormalization):
     """`keras.layers.LayerNormalization` of the last axis, in half the passes over memory on TensorFlow."""
 
     def call(self, inputs):
@@ -91,7 +91,7 @@ def scaled_dot_product(query, key, value, mask=None, scale=None):
 
         # Keras' own goes through einsum, which takes half as long again. Product, scale and a mask that is added become
         # one kernel.
-        scores = tf.matmul(query, key, transpose_b=True) * tf.cast(scale, query.dtype)
+        scores = tf.matmul(query, tf.transpose(key, (0, 1, 3, 2))) * tf.cast(scale, query.dtype)
         if mask is not None:
             scores += tf.where(mask, tf.cast(0, scores.dtype), tf.cast(MASKED, scores.dtype))
         weights = tf.nn.softmax(tf.cast(scores, tf.float32))

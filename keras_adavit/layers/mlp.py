@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_adavit.layers.kernels import Linear, gelu
+from keras_adavit.layers.kernels import Dense, gelu
 
 
 @keras.saving.register_keras_serializable("keras_adavit")
@@ -21,8 +21,8 @@ class GatedMLP(keras.layers.Layer):
         self.width = width
         self.hidden = hidden
         self.num_heads = num_heads
-        self.expand = Linear(hidden, activation=gelu, dtype=self.dtype_policy, name="expand")
-        self.reduce = Linear(width, dtype=self.dtype_policy, name="reduce")
+        self.expand = Dense(hidden, activation=gelu, dtype=self.dtype_policy, name="expand")
+        self.reduce = Dense(width, dtype=self.dtype_policy, name="reduce")
 
     def build(self, input_shape):
         self.expand.build(input_shape)

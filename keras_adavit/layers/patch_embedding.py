@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_adavit.layers.kernels import Linear
+from keras_adavit.layers.kernels import Dense
 
 
 @keras.saving.register_keras_serializable("keras_adavit")
@@ -21,7 +21,7 @@ class PatchEmbedding(keras.layers.Layer):
         super().__init__(**kwargs)
         self.patch_size = patch_size
         self.width = width
-        self.projection = Linear(width, dtype=self.dtype_policy, name="projection")
+        self.projection = Dense(width, dtype=self.dtype_policy, name="projection")
 
     def build(self, input_shape):
         self.projection.build((None, None, self.patch_size**2 * input_shape[-1]))

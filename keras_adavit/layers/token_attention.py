@@ -8,7 +8,7 @@ import math
 import keras
 from keras import ops
 
-from keras_adavit.layers.kernels import Linear, Norm, gelu, scaled_dot_product
+from keras_adavit.layers.kernels import Dense, LayerNormalization, gelu, scaled_dot_product
 
 DROPOUT = 0.1  # of the performer, as published; the transformer has none
 EPSILON = 1e-8  # keeps the performer's division finite; zero in float16, which is why the layer is float32
@@ -31,10 +31,10 @@ class TokenLayer(keras.layers.Layer):
         self.layer_norm_epsilon = layer_norm_epsilon
 
         def norm(name):
-            return Norm(epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name=name)
+            return LayerNormalization(epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name=name)
 
         def dense(units, name, **options):
-            return Linear(units, dtype=self.dtype_policy, name=name, **options)
+            return Dense(units, dtype=self.dtype_policy, name=name, **options)
 
         self.norm1 = norm("norm1")
         self.qkv = dense(3 * width, "qkv", use_bias=self.qkv_bias)

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_adavit.layers.kernels import Linear
+from keras_adavit.layers.kernels import Dense
 from keras_adavit.layers.token_attention import TokenPerformer, TokenTransformer
 
 TOKEN_LAYERS = {"t2t_performer": TokenPerformer, "t2t_transformer": TokenTransformer}
@@ -33,7 +33,7 @@ class TokensToToken(keras.layers.Layer):
             TOKEN_LAYERS[kind](token_width, layer_norm_epsilon, dtype=self.dtype_policy, name=f"attention{number}")
             for number in (1, 2)
         ]
-        self.project = Linear(width, dtype=self.dtype_policy, name="project")
+        self.project = Dense(width, dtype=self.dtype_policy, name="project")
 
     def build(self, input_shape):
         channels = input_shape[-1]

@@ -9,7 +9,7 @@ from keras_adavit.baselines import given_policy
 from keras_adavit.errors import InputError
 from keras_adavit.gate_config import GateConfig
 from keras_adavit.layers.block import GatedBlock
-from keras_adavit.layers.kernels import Norm
+from keras_adavit.layers.kernels import LayerNormalization
 from keras_adavit.layers.patch_embedding import PatchEmbedding
 from keras_adavit.layers.tokens_to_token import TOKEN_LAYERS, TOTAL_STRIDE, TokensToToken
 from keras_adavit.policy import POLICY_KEYS, detail_keys, stack_blocks
@@ -110,7 +110,7 @@ class AdaViTBackbone(keras.Model):
             )
             for index in range(depth)
         ]
-        self.norm = Norm(epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name="norm")
+        self.norm = LayerNormalization(epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name="norm")
         self.build((None, image_size, image_size, channels))
 
     def build(self, input_shape):
