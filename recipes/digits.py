@@ -17,7 +17,8 @@ recipe = Recipe(
     model=Model(patch_size=6, width=64, depth=4, num_heads=4, mlp_ratio=2.0),
     gates=GateConfig(),
     budget=BudgetLoss(macs_target=0.42, head_target=0.9, block_target=0.9),
-    dense=Training(epochs=14, learning_rate=2e-3),
+    # Drop-path in the dense model: it learns to do without a part now and then, which is what the gates will ask of it.
+    dense=Training(epochs=14, learning_rate=2e-3, drop_path=0.2),
     adaptive=AdaptiveTraining(
         epochs=16,
         learning_rate=1e-3,

@@ -5,6 +5,8 @@ batch to batch without compiling anew. An attention has `ROW_LEVELS` variants of
 `SLOT_LEVELS` of the scores; an MLP has `ROW_LEVELS`; and either has one more, for no rows at all.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -42,6 +44,4 @@ def choose(needed, candidates, branch, *operands):
     level = jnp.searchsorted(jnp.array(candidates), needed.astype("int32"))
     if not isinstance(level, jax.core.Tracer):  # eager: lax.switch would compile all of them at every call
         return branch(candidates[int(level)], *operands)
-    return jax.lax.switch(
-        level, [lambda *operands, size=size: branch(size, *operands) for size in candidates], *operands
-    )
+    return jax.lax.switch(level, [functools.partial(branch, size) for size in candidates], *operands)

@@ -1,6 +1,6 @@
 """Packed execution of a block: what a policy skips is not computed.
 
-The residual stream is a table of B·T rows, one a token. A sub-layer gathers the rows that use it, of all images together,
+The residual stream is a table of B·T rows, one a token. A sub-layer gathers the rows that use it, of all images,
 computes them, and writes them back: images that skip it and tokens that are skipped have no row. Heads are left out
 where no image of the batch uses them; other skipped heads are computed and multiplied away, since gathering weights for
 each image costs more than it saves. Only the scores need the rows image by image: one gather, which takes the place of

@@ -27,7 +27,8 @@ else:
     import tensorflow as tf
 
     loaded = tf.saved_model.load(path)
-    run = lambda batch: {key: value.numpy() for key, value in loaded.signatures["serving_default"](tf.constant(batch)).items()}
+    serve = loaded.signatures["serving_default"]
+    run = lambda batch: {key: value.numpy() for key, value in serve(tf.constant(batch)).items()}
 for size in (1, 5, len(images)):
     found.update({f"{size}_{key}": value for key, value in run(images[:size]).items()})
 np.savez(out, **found)
@@ -96,7 +97,7 @@ def test_onnx_is_float32():
         model = make_model()
     finally:
         keras.config.set_dtype_policy("float32")
-    with pytest.raises(ka.InputError, match="`model` must compute in float32 for ONNX. Received: mixed_bfloat16"):
+    with pytest.raises(ka.InputError, match="`model` must compute in float32 for ONNX"):
         ka.export(model, "new.onnx", "onnx")
 
 
