@@ -215,3 +215,31 @@ def test_evaluation_needs_data_that_fits(capsys, folder, tmp_path):
     assert (code, "The data must have 7 classes, as the model. Received: 3 classes" in text) == (2, True)
     code, text = run(capsys, evaluate.main, "model.keras", "--data", str(folder), "--json", "no/such/folder.json")
     assert (code, "`--json` must be in an existing folder" in text) == (2, True)
+
+
+def test_several_budgets_of_one_model(capsys, folder, tmp_path):
+    import keras_adavit as ka
+
+    backbone = ka.AdaViTBackbone(image_size=16, patch_size=4, width=12, depth=2, num_heads=3, gates=ka.GateConfig())
+    rng = np.random.default_rng(0)
+    for block in backbone.blocks:
+        block.token_gate.kernel.assign(rng.normal(size=block.token_gate.kernel.shape))
+    ka.AdaViTClassifier(backbone, num_classes=3).save("model.keras")
+    before = (tmp_path / "model.keras").read_bytes()
+    arguments = ["model.keras", "--data", str(folder), "--json", "curve.json", "--execution", "packed", "--macs"]
+    code, text = run(capsys, evaluate.main, *arguments, "0.8", "0.6")
+    assert (code, "One model at several budgets" in text) == (0, True)
+    curve = json.loads((tmp_path / "curve.json").read_text())
+    assert list(curve) == ["0.6", "0.8"]
+    for budget, found in curve.items():
+        assert found["macs_share"] == pytest.approx(float(budget), rel=0.02)
+        assert found["images"] == 12
+    assert (tmp_path / "model.keras").read_bytes() == before
+    for wrong, message in (
+        (["0.5", "--policy", "open"], "`--macs` needs the learned policy"),
+        (["0"], "`--macs` must be positive"),
+        (["0.001"], "within the reach of these gates"),
+        (["0.5", "--calibration-images", "0"], "`--calibration-images` must be positive"),
+    ):
+        code, text = run(capsys, evaluate.main, *arguments, *wrong)
+        assert (code, message in text) == (2, True)

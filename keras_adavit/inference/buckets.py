@@ -19,9 +19,14 @@ def row_sizes(largest):
     return [0, *steps(largest, ROW_LEVELS)]
 
 
-def slot_sizes(largest):
-    """Slots an image that have a variant, ascending, in equal steps up to `largest`."""
-    return steps(largest, SLOT_LEVELS)
+def slot_sizes(largest, images, rows):
+    """Slots an image that have a variant, ascending, in equal steps up to `largest`.
+
+    Without those that are too few for certain: where `rows`, one of `row_sizes`, was chosen, so many rows do not fit
+    into the next smaller number, and one of `images` has no fewer than their mean.
+    """
+    smaller = [size for size in row_sizes(largest * images) if size < rows]
+    return [slots for slots in steps(largest, SLOT_LEVELS) if slots * images > smaller[-1]]
 
 
 def steps(largest, levels):

@@ -126,7 +126,7 @@ def batches(model, dataset, size=32):
             raise InputError(f"`dataset` must have images of the shape {shape}. Received: {tuple(dataset.shape[1:])}")
         parts = (dataset[start : start + size] for start in range(0, len(dataset), size))
     for part in parts:
-        images = part[0] if isinstance(part, (tuple, list)) else part
+        images = np.asarray(part[0] if isinstance(part, (tuple, list)) else part)  # those of tf.data, too, on JAX
         if tuple(images.shape[1:]) != shape:
             raise InputError(f"`dataset` must have images of the shape {shape}. Received: {tuple(images.shape[1:])}")
         yield images

@@ -136,7 +136,12 @@ def attend(qkv, rows, heads):
             first = ops.arange(rows.counts.shape[0]) * (heads * slots)
             return pick_rows(attended, rows, first, starts, slots, heads)
 
-        return buckets.choose(ops.max(rows.counts), buckets.slot_sizes(rows.length), with_slots, qkv)
+        return buckets.choose(
+            ops.max(rows.counts),
+            buckets.slot_sizes(rows.length, rows.counts.shape[0], rows.places.shape[0]),
+            with_slots,
+            qkv,
+        )
     starts = ops.cumsum(rows.counts) - rows.counts
     # Images with about as many rows share slots. Those without rows come first in this order, and are left out.
     order = ops.argsort(rows.counts)
