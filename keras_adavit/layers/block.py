@@ -77,7 +77,7 @@ class GatedBlock(keras.layers.Layer):
 
     def build(self, input_shape):
         batch, length, width = input_shape
-        for layer in (self.norm1, self.norm2, self.attention, self.mlp):
+        for layer in (self.norm1, self.norm2, self.attention, self.mlp, self.drop):
             layer.build(input_shape)
         if self.token_gate:
             self.token_gate.build((batch, length - 1, width))

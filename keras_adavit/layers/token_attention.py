@@ -48,7 +48,7 @@ class TokenLayer(keras.layers.Layer):
         inner = (*input_shape[:-1], self.width)
         for layer in (self.norm1, self.qkv):
             layer.build(input_shape)
-        for layer in (self.projection, self.norm2, self.expand, self.reduce):
+        for layer in (self.projection, self.norm2, self.expand, self.reduce, self.drop):
             layer.build(inner)
 
     def call(self, inputs, training=False):

@@ -24,6 +24,7 @@ class PolicyMetrics(keras.layers.Layer):
         names = ["task_loss", *(f"{kind}_budget_loss" for kind in KINDS), *DISTILLATION_NAMES]
         names += ["token_usage", "head_usage", "attention_usage", "mlp_usage", "macs", "macs_share"]
         self.means = {name: keras.metrics.Mean(name=name, dtype="float32") for name in names}
+        self.built = True  # it is never called; Keras on JAX would build the model anew at every `predict_on_batch`
 
     def update_losses(self, task, budget_terms, distillation_terms, batch):
         """Takes the loss terms of a batch of `batch` images."""

@@ -211,3 +211,11 @@ def test_impossible_constructor_arguments_are_refused():
         ka.AdaViTClassifier("vit", 3)
     with pytest.raises(ka.InputError, match="`num_classes` must be 1 or more"):
         ka.AdaViTClassifier(ka.AdaViTBackbone(**SIZES), 0)
+
+
+@pytest.mark.parametrize("stem", ["patch", "t2t_performer", "t2t_transformer"])
+def test_every_layer_is_built_at_once(stem):
+    """Keras on JAX calls a model with an unbuilt layer once more, eagerly, at every `predict_on_batch`."""
+    backbone = ka.AdaViTBackbone(32, 16, 24, 2, 3, gates=ka.GateConfig(), stem=stem)
+    model = ka.AdaViTClassifier(backbone, 5)
+    assert [layer for layer in model._flatten_layers() if not layer.built] == []
