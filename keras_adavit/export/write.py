@@ -90,11 +90,11 @@ def write_onnx(function, path):
     """Converts a `tf.function` with one input signature."""
     from keras.src.export.tf2onnx_lib import patch_tf2onnx  # makes it run with NumPy 2
 
-    patch_tf2onnx()
-    import tf2onnx
-
-    with warnings.catch_warnings():
+    with warnings.catch_warnings():  # of a library that looks for what NumPy 2 has no more
         warnings.simplefilter("ignore")
+        patch_tf2onnx()
+        import tf2onnx
+
         converted, _ = tf2onnx.convert.from_function(function, input_signature=function.input_signature, opset=OPSET)
     for graph in graphs(converted.graph):
         divide_before_erf(graph)

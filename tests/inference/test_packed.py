@@ -22,6 +22,7 @@ CONFIGS = st.builds(
 ) | st.builds(ka.GateConfig, tokens=st.just(False), heads=st.sampled_from(["full", "partial", None]))
 # Nothing, everything, and all between: no patch, no head, no image active, and the opposites.
 USAGES = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.8, 1.0])
+BATCHES = st.sampled_from([1, 2, 5, 12])  # few, for JAX compiles each shape
 
 
 def block_outputs(block, inputs, policy=None):
@@ -47,9 +48,7 @@ def make_block(config, rng, index=1):
 
 
 @settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(
-    config=CONFIGS, batch=st.integers(1, 12), usages=st.tuples(USAGES, USAGES, USAGES), seed=st.integers(0, 2**31 - 1)
-)
+@given(config=CONFIGS, batch=BATCHES, usages=st.tuples(USAGES, USAGES, USAGES), seed=st.integers(0, 2**31 - 1))
 def test_any_policy(config, batch, usages, seed):
     rng = np.random.default_rng(seed)
     tokens, heads, sublayers = usages
@@ -64,7 +63,7 @@ def test_any_policy(config, batch, usages, seed):
 
 
 @settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(config=CONFIGS, batch=st.integers(1, 12), seed=st.integers(0, 2**31 - 1))
+@given(config=CONFIGS, batch=BATCHES, seed=st.integers(0, 2**31 - 1))
 def test_own_gates(config, batch, seed):
     rng = np.random.default_rng(seed)
     block = make_block(config, rng)
