@@ -114,6 +114,21 @@ def tokens_to_token_macs(image_size, channels, width, *, token_width, performer)
     return total + (image_size // 16) ** 2 * inputs * width
 
 
+def stem_macs(stem, *, image_size, patch_size, channels, width, token_width):
+    """MACs of a stem of one of the kinds of `AdaViTBackbone`."""
+    if stem == "patch":
+        return patch_embedding_macs(image_size, patch_size, channels, width)
+    performer = stem == "t2t_performer"
+    return tokens_to_token_macs(image_size, channels, width, token_width=token_width, performer=performer)
+
+
+def dense_blocks_macs(length, *, width, depth, num_heads, hidden):
+    """MACs of `depth` blocks without gates over `length` tokens: an int."""
+    sizes = {"width": width, "num_heads": num_heads}
+    block = attention_macs(length, num_heads, **sizes) + 2 * NORM_MACS * length * width
+    return depth * (block + mlp_macs(length, num_heads, **sizes, hidden=hidden, full_heads=False))
+
+
 def classifier_macs(length, width, num_classes):
     """MACs of the final normalisation and the classifier."""
     return NORM_MACS * length * width + width * num_classes

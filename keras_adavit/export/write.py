@@ -17,7 +17,7 @@ from keras_adavit.inference.execution import check_execution
 from keras_adavit.models.classifier import AdaViTClassifier
 
 FORMATS = ("saved_model", "onnx")
-OPSET = 18
+OPSET = 18  # of ONNX; the newest that tf2onnx writes
 
 
 def export(model, path, format="saved_model", execution="packed"):
@@ -66,39 +66,30 @@ def check_target(path, format, execution):
 
 def write(model, path, format, execution):
     """Writes the graph; on TensorFlow."""
-    import tensorflow as tf
-
-    @tf.function(input_signature=[tf.TensorSpec((None, *model.backbone.image_shape), tf.float32, name="images")])
-    def serve(images):
-        return model(images, training=False)
-
-    before, model.execution = model.execution, execution
+    signature = [keras.InputSpec(shape=(None, *model.backbone.image_shape), dtype="float32", name="images")]
+    before = model.execution, model.jit_compile
+    # What runs the graph later is not the XLA that the model was compiled for here, under which it could not pack.
+    model.execution, model.jit_compile = execution, False
     try:
-        serve.get_concrete_function()
         if format == "saved_model":
-            module = tf.Module()
-            module.variables_of_model = [variable.value for variable in model.variables]
-            module.serve = serve
-            tf.saved_model.save(module, str(path), signatures={"serving_default": serve})
+            model.export(str(path), format="tf_saved_model", input_signature=signature, verbose=False)
         else:
-            write_onnx(serve, path)
+            write_onnx(model, path, signature)
     finally:
-        model.execution = before
+        model.execution, model.jit_compile = before
 
 
-def write_onnx(function, path):
-    """Converts a `tf.function` with one input signature."""
-    from keras.src.export.tf2onnx_lib import patch_tf2onnx  # makes it run with NumPy 2
+def write_onnx(model, path, signature):
+    """Writes ONNX; Keras and tf2onnx do, and what ONNX Runtime would not recognise is rewritten."""
+    import onnx
 
-    with warnings.catch_warnings():  # of a library that looks for what NumPy 2 has no more
+    with warnings.catch_warnings():  # of tf2onnx, which looks for what NumPy 2 has no more
         warnings.simplefilter("ignore")
-        patch_tf2onnx()
-        import tf2onnx
-
-        converted, _ = tf2onnx.convert.from_function(function, input_signature=function.input_signature, opset=OPSET)
+        model.export(str(path), format="onnx", input_signature=signature, opset_version=OPSET, verbose=False)
+    converted = onnx.load(path)
     for graph in graphs(converted.graph):
         divide_before_erf(graph)
-    path.write_bytes(converted.SerializeToString())
+    onnx.save(converted, path)
 
 
 def graphs(graph):

@@ -46,28 +46,29 @@ def calibrate(model, dataset, macs, gates=GATES):
         raise InputError(f"`macs` must be positive. Received: macs={macs}")
     target = macs / model.dense_macs if macs > 1 else macs
     thresholds = find_thresholds(model, names)
-    before = [logit(float(ops.convert_to_numpy(threshold))) for threshold in thresholds]
+    before = [float(ops.convert_to_numpy(threshold)) for threshold in thresholds]
+
+    def shift_by(shift):
+        for threshold, start in zip(thresholds, before, strict=True):
+            threshold.assign(1 / (1 + np.exp(-(logit(start) + shift))))
 
     def share_at(shift):
-        for threshold, start in zip(thresholds, before, strict=True):
-            threshold.assign(1 / (1 + np.exp(-(start + shift))))
+        shift_by(shift)
         return mean_macs(model, dataset) / model.dense_macs
 
-    found = False
     try:
         shift, share = bisect(share_at, target)
-        found = True
-    finally:
-        if not found:
-            for threshold, start in zip(thresholds, before, strict=True):
-                threshold.assign(1 / (1 + np.exp(-start)))
+    except BaseException:
+        for threshold, start in zip(thresholds, before, strict=True):
+            threshold.assign(start)
+        raise
+    shift_by(shift)
     if abs(share - target) > TOLERANCE * target:
         warnings.warn(
             f"The nearest to {target:.4f} of the dense model's MACs is {share:.4f}: there the gates of many images "
             "switch at once.",
             stacklevel=2,
         )
-    share_at(shift)
     return share
 
 
@@ -122,8 +123,6 @@ def batches(model, dataset, size=32):
     shape = model.backbone.image_shape
     parts = dataset
     if hasattr(dataset, "shape"):
-        if tuple(dataset.shape[1:]) != shape:
-            raise InputError(f"`dataset` must have images of the shape {shape}. Received: {tuple(dataset.shape[1:])}")
         parts = (dataset[start : start + size] for start in range(0, len(dataset), size))
     for part in parts:
         images = np.asarray(part[0] if isinstance(part, (tuple, list)) else part)  # those of tf.data, too, on JAX

@@ -6,12 +6,12 @@ from keras import ops
 
 from keras_adavit import macs
 from keras_adavit.baselines import given_policy
-from keras_adavit.errors import InputError
 from keras_adavit.gate_config import GateConfig
 from keras_adavit.layers.block import GatedBlock
 from keras_adavit.layers.kernels import LayerNormalization
 from keras_adavit.layers.patch_embedding import PatchEmbedding
-from keras_adavit.layers.tokens_to_token import TOKEN_LAYERS, TOTAL_STRIDE, TokensToToken
+from keras_adavit.layers.tokens_to_token import TokensToToken
+from keras_adavit.models.check_sizes import check_sizes
 from keras_adavit.policy import POLICY_KEYS, detail_keys, stack_blocks
 
 
@@ -230,23 +230,21 @@ class AdaViTBackbone(keras.Model):
     @property
     def stem_macs(self):
         """MACs of the stem: an int."""
-        if self.stem_kind == "patch":
-            return macs.patch_embedding_macs(self.image_size, self.patch_size, self.channels, self.width)
-        return macs.tokens_to_token_macs(
-            self.image_size,
-            self.channels,
-            self.width,
+        return macs.stem_macs(
+            self.stem_kind,
+            image_size=self.image_size,
+            patch_size=self.patch_size,
+            channels=self.channels,
+            width=self.width,
             token_width=self.token_width,
-            performer=self.stem_kind == "t2t_performer",
         )
 
     @property
     def dense_macs(self):
         """MACs of the dense model of the same size, without the final normalisation: an int."""
-        sizes = {"width": self.width, "num_heads": self.num_heads}
-        block = macs.attention_macs(self.length, self.num_heads, **sizes)
-        block += macs.mlp_macs(self.length, self.num_heads, **sizes, hidden=self.hidden, full_heads=False)
-        return self.stem_macs + self.depth * (block + 2 * macs.NORM_MACS * self.length * self.width)
+        return self.stem_macs + macs.dense_blocks_macs(
+            self.length, width=self.width, depth=self.depth, num_heads=self.num_heads, hidden=self.hidden
+        )
 
     def compute_output_shape(self, input_shape, **kwargs):
         batch = input_shape[0]
@@ -283,38 +281,3 @@ def sinusoid_initializer(shape, dtype=None):
     angle = np.arange(length)[:, None] * rate
     table = np.where(np.arange(width) % 2 == 0, np.sin(angle), np.cos(angle))
     return ops.convert_to_tensor(table[None], dtype=dtype)
-
-
-def check_sizes(sizes, gates, positions, drop_path, stem):
-    """Raises `InputError` for a backbone that cannot be built."""
-    for name, value in sizes.items():
-        if value <= 0:
-            raise InputError(f"`{name}` must be positive. Received: {name}={value}")
-    for size, divisor in (("image_size", "patch_size"), ("width", "num_heads")):
-        if sizes[size] % sizes[divisor]:
-            raise InputError(
-                f"`{size}` must be a multiple of `{divisor}`. "
-                f"Received: {size}={sizes[size]}, {divisor}={sizes[divisor]}"
-            )
-    if stem != "patch" and stem not in TOKEN_LAYERS:
-        names = ", ".join(repr(name) for name in ("patch", *TOKEN_LAYERS))
-        raise InputError(f"`stem` must be one of {names}. Received: stem={stem!r}")
-    if stem != "patch" and sizes["patch_size"] != TOTAL_STRIDE:
-        raise InputError(
-            f"`patch_size` must be {TOTAL_STRIDE} with a tokens-to-token stem. "
-            f"Received: patch_size={sizes['patch_size']}"
-        )
-    if positions not in ("learned", "sinusoid"):
-        raise InputError(f"`positions` must be 'learned' or 'sinusoid'. Received: positions={positions!r}")
-    if not 0 <= drop_path < 1:
-        raise InputError(f"`drop_path` must be in [0, 1). Received: drop_path={drop_path}")
-    if gates is not None and not isinstance(gates, GateConfig):
-        raise InputError(f"`gates` must be a `GateConfig` or None. Received: gates={gates!r}")
-    if gates and not any(
-        gates.gates_tokens(block) or gates.gates_heads(block) or gates.gates_sublayers(block)
-        for block in range(sizes["depth"])
-    ):
-        raise InputError(
-            f"`first_gated_block` and `first_token_gated_block` must leave a block of {sizes['depth']} to gate."
-            f" Received: {gates.first_gated_block} and {gates.first_token_gated_block}"
-        )

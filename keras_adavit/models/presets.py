@@ -33,17 +33,16 @@ class Preset:
     dense_macs: int = dataclasses.field(init=False)
 
     def __post_init__(self):
-        sizes = {"width": self.width, "num_heads": self.num_heads}
         length = (224 // 16) ** 2 + 1
-        if self.stem == "patch":
-            stem = macs.patch_embedding_macs(224, 16, 3, self.width)
-        else:
-            performer = self.stem == "t2t_performer"
-            stem = macs.tokens_to_token_macs(224, 3, self.width, token_width=64, performer=performer)
-        hidden = int(self.width * self.mlp_ratio)
-        block = macs.attention_macs(length, self.num_heads, **sizes) + 2 * macs.NORM_MACS * length * self.width
-        block += macs.mlp_macs(length, self.num_heads, **sizes, hidden=hidden, full_heads=False)
-        total = stem + self.depth * block + macs.classifier_macs(length, self.width, 1000)
+        total = macs.classifier_macs(length, self.width, 1000)
+        total += macs.stem_macs(self.stem, image_size=224, patch_size=16, channels=3, width=self.width, token_width=64)
+        total += macs.dense_blocks_macs(
+            length,
+            width=self.width,
+            depth=self.depth,
+            num_heads=self.num_heads,
+            hidden=int(self.width * self.mlp_ratio),
+        )
         object.__setattr__(self, "dense_macs", total)  # the class is frozen
 
     def backbone_arguments(self, gated):

@@ -73,6 +73,15 @@ def test_other_runtimes_compute_the_same(format, execution, tmp_path):
                 np.testing.assert_allclose(found[f"{size}_{key}"], value[:size], rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="on TensorFlow alone XLA keeps from packing")
+def test_a_model_compiled_for_xla_is_exported_packed(tmp_path):
+    model = make_model()
+    model.compile(jit_compile=True)
+    ka.export(model, tmp_path / "model")  # a warning that it computes masked would be an error
+    assert model.jit_compile
+    assert b"TensorScatterUpdate" in (tmp_path / "model" / "saved_model.pb").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
