@@ -73,14 +73,14 @@ def test_terms_are_those_of_the_formulas():
 
 def test_class_attention_is_the_class_tokens_row_over_kept_tokens():
     rng = np.random.default_rng(2)
-    query, key = rng.normal(size=(2, 3, 4)).astype("float32"), rng.normal(size=(2, 6, 3, 4)).astype("float32")
+    query, key = rng.normal(size=(2, 3, 4)).astype("float32"), rng.normal(size=(2, 3, 6, 4)).astype("float32")
     keep = np.float32([[1, 0, 1, 1, 0, 1], [1, 0, 0, 0, 0, 0]])
     found = ops.convert_to_numpy(class_token_attention(*map(ops.convert_to_tensor, (query, key, keep))))
     for image in range(2):
         kept = keep[image] > 0
         for head in range(3):
             row = np.zeros(6)
-            row[kept] = softmax(key[image, kept, head] @ query[image, head] / 2.0)
+            row[kept] = softmax(key[image, head, kept] @ query[image, head] / 2.0)
             np.testing.assert_allclose(found[image, head], row, atol=1e-6)
 
 
