@@ -34,7 +34,7 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """One training: of the dense model, or of the adaptive one that starts from its weights."""
+    """What the training of the dense model and that of the adaptive one have in common."""
 
     epochs: int = 10
     """Passes over the training images."""
@@ -60,6 +60,19 @@ class Training:
         for name in ("warmup", "label_smoothing", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"`{name}` must be in [0, 1). Received: {name}={getattr(self, name)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseTraining(Training):
+    """Training of the dense model."""
+
+    patch_dropout: float = 0.0
+    """Share of the patches that each step leaves out, by chance, in [0, 1)."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.patch_dropout < 1:
+            raise InputError(f"`patch_dropout` must be in [0, 1). Received: patch_dropout={self.patch_dropout}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +110,7 @@ class Recipe:
     """What is gated."""
     budget: BudgetLoss = dataclasses.field(default_factory=BudgetLoss)
     """What the adaptive model may use."""
-    dense: Training = dataclasses.field(default_factory=Training)
+    dense: DenseTraining = dataclasses.field(default_factory=DenseTraining)
     """Training of the dense model."""
     adaptive: AdaptiveTraining = dataclasses.field(default_factory=AdaptiveTraining)
     """Training of the adaptive model."""
@@ -121,7 +134,18 @@ class Recipe:
             raise InputError(f"`batch_size` must be positive. Received: batch_size={self.batch_size}")
 
 
-RECIPE_TYPES = (AdaptiveTraining, Augment, BudgetLoss, Digits, GateConfig, ImageFolder, Model, Recipe, Tfds, Training)
+RECIPE_TYPES = (
+    AdaptiveTraining,
+    Augment,
+    BudgetLoss,
+    DenseTraining,
+    Digits,
+    GateConfig,
+    ImageFolder,
+    Model,
+    Recipe,
+    Tfds,
+)
 
 
 def load_recipe(path):

@@ -7,7 +7,7 @@ and the model, for example: --data.image-size 96 --data.crop-fraction 0.9 --mode
 """
 
 from keras_adavit.gate_config import GateConfig
-from keras_adavit.recipe import AdaptiveTraining, Augment, BudgetLoss, ImageFolder, Model, Recipe, Training
+from keras_adavit.recipe import AdaptiveTraining, Augment, BudgetLoss, DenseTraining, ImageFolder, Model, Recipe
 
 recipe = Recipe(
     name="image_folder",
@@ -15,7 +15,7 @@ recipe = Recipe(
     model=Model(patch_size=4, width=96, depth=6, num_heads=3, mlp_ratio=2.0),
     gates=GateConfig(),
     budget=BudgetLoss(token_target=0.6, head_target=0.8, block_target=0.8),
-    dense=Training(epochs=10, learning_rate=1e-3, label_smoothing=0.1),
+    dense=DenseTraining(epochs=10, learning_rate=1e-3, label_smoothing=0.1),
     adaptive=AdaptiveTraining(
         epochs=6,
         learning_rate=5e-4,

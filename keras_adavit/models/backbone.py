@@ -9,6 +9,7 @@ from keras_adavit.baselines import given_policy
 from keras_adavit.gate_config import GateConfig
 from keras_adavit.layers.block import GatedBlock
 from keras_adavit.layers.kernels import LayerNormalization
+from keras_adavit.layers.patch_dropout import PatchDropout
 from keras_adavit.layers.patch_embedding import PatchEmbedding
 from keras_adavit.layers.tokens_to_token import TokensToToken
 from keras_adavit.models.check_sizes import check_sizes
@@ -33,6 +34,7 @@ class AdaViTBackbone(keras.Model):
         layer_norm_epsilon: ε of the normalisations.
         drop_path: Largest drop-path probability, in [0, 1), reached linearly at the last block; only for sub-layers
             that no gate decides about.
+        patch_dropout: Share of the patches that training leaves out, in [0, 1); only in a dense model.
         stem: `"patch"`, or tokens-to-token as in T2T-ViT, with patches of 16 pixels: `"t2t_performer"` or
             `"t2t_transformer"`.
         token_width: Width of the tokens inside a tokens-to-token stem.
@@ -55,6 +57,7 @@ class AdaViTBackbone(keras.Model):
         qkv_bias=True,
         layer_norm_epsilon=1e-6,
         drop_path=0.0,
+        patch_dropout=0.0,
         stem="patch",
         token_width=64,
         **kwargs,
@@ -71,7 +74,7 @@ class AdaViTBackbone(keras.Model):
             "channels": channels,
             "token_width": token_width,
         }
-        check_sizes(sizes, gates, positions, drop_path, stem)
+        check_sizes(sizes, gates, positions, drop_path, patch_dropout, stem)
         self.image_size = image_size
         self.patch_size = patch_size
         self.width = width
@@ -84,6 +87,7 @@ class AdaViTBackbone(keras.Model):
         self.qkv_bias = qkv_bias
         self.layer_norm_epsilon = layer_norm_epsilon
         self.drop_path = drop_path
+        self.patch_dropout = patch_dropout
         self.stem_kind = stem
         self.token_width = token_width
 
@@ -95,6 +99,7 @@ class AdaViTBackbone(keras.Model):
             self.stem = TokensToToken(
                 stem, token_width, width, layer_norm_epsilon, dtype=self.dtype_policy, name="stem"
             )
+        self.drop_patches = PatchDropout(patch_dropout, dtype=self.dtype_policy) if patch_dropout else None
         self.blocks = [
             GatedBlock(
                 index,
@@ -164,6 +169,8 @@ class AdaViTBackbone(keras.Model):
         class_token = ops.cast(self.class_token, tokens.dtype)
         class_token = ops.broadcast_to(class_token, (ops.shape(tokens)[0], 1, self.width))
         tokens = ops.concatenate([class_token, tokens], axis=1) + ops.cast(self.position, tokens.dtype)
+        if self.drop_patches:
+            tokens = self.drop_patches(tokens, training=training)
         decisions = []
         for index, block in enumerate(self.blocks):
             tokens, decided = block(
@@ -269,6 +276,7 @@ class AdaViTBackbone(keras.Model):
             "qkv_bias": self.qkv_bias,
             "layer_norm_epsilon": self.layer_norm_epsilon,
             "drop_path": self.drop_path,
+            "patch_dropout": self.patch_dropout,
             "stem": self.stem_kind,
             "token_width": self.token_width,
         }

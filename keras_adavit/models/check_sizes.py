@@ -5,7 +5,7 @@ from keras_adavit.gate_config import GateConfig
 from keras_adavit.layers.tokens_to_token import TOKEN_LAYERS, TOTAL_STRIDE
 
 
-def check_sizes(sizes, gates, positions, drop_path, stem):
+def check_sizes(sizes, gates, positions, drop_path, patch_dropout, stem):
     """Raises `InputError` for a backbone that cannot be built."""
     for name, value in sizes.items():
         if value <= 0:
@@ -28,6 +28,13 @@ def check_sizes(sizes, gates, positions, drop_path, stem):
         raise InputError(f"`positions` must be 'learned' or 'sinusoid'. Received: positions={positions!r}")
     if not 0 <= drop_path < 1:
         raise InputError(f"`drop_path` must be in [0, 1). Received: drop_path={drop_path}")
+    if not 0 <= patch_dropout < 1:
+        raise InputError(f"`patch_dropout` must be in [0, 1). Received: patch_dropout={patch_dropout}")
+    if patch_dropout and gates is not None:
+        raise InputError(
+            f"`patch_dropout` must be 0 in a model with gates, which choose the patches. "
+            f"Received: patch_dropout={patch_dropout}"
+        )
     if gates is not None and not isinstance(gates, GateConfig):
         raise InputError(f"`gates` must be a `GateConfig` or None. Received: gates={gates!r}")
     if gates and not any(

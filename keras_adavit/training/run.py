@@ -50,11 +50,11 @@ def run(recipe, console):
     image_shape = tuple(train.element_spec[0].shape[1:])
     classes = len(splits.class_names)
     if recipe.dense_model is None:
-        dense = build_model(recipe, image_shape, classes, None, recipe.dense)
+        dense = build_dense(recipe, image_shape, classes)
     else:
         dense = evaluation.load_model(recipe.dense_model)
         evaluation.check_data(dense, splits, image_shape)
-    adaptive = build_model(recipe, image_shape, classes, recipe.gates, recipe.adaptive)
+    adaptive = build_adaptive(recipe, image_shape, classes)
     initialize_from(adaptive, dense)  # again after training; here it shows early that the sizes agree
     recipe.budget.check_model(adaptive.backbone, adaptive.dense_macs)
 
@@ -87,13 +87,22 @@ def run(recipe, console):
     return folder
 
 
-def build_model(recipe, image_shape, classes, gates, training):
-    """The recipe's model with or without gates."""
+def build_dense(recipe, image_shape, classes):
+    """The recipe's model without gates."""
+    dropout = {"drop_path": recipe.dense.drop_path, "patch_dropout": recipe.dense.patch_dropout}
+    return build_model(recipe, image_shape, classes, gates=None, **dropout)
+
+
+def build_adaptive(recipe, image_shape, classes):
+    """The recipe's model with gates."""
+    return build_model(recipe, image_shape, classes, gates=recipe.gates, drop_path=recipe.adaptive.drop_path)
+
+
+def build_model(recipe, image_shape, classes, **options):
     sizes = dataclasses.asdict(recipe.model)
-    backbone = AdaViTBackbone(
-        image_size=image_shape[0], channels=image_shape[-1], gates=gates, drop_path=training.drop_path, **sizes
+    return AdaViTClassifier(
+        AdaViTBackbone(image_size=image_shape[0], channels=image_shape[-1], **sizes, **options), classes
     )
-    return AdaViTClassifier(backbone, classes)
 
 
 def fit(model, recipe, training, train, validation, folder, console):
