@@ -1,37 +1,30 @@
-"""Static shapes for packed execution on JAX: row counts are rounded up to a few sizes.
+"""Packed execution on JAX, where shapes are static: sizes are rounded up to a few.
 
 One compiled function holds a variant for every size and picks among them when it runs, so that policies may change from
-batch to batch without compiling anew. An attention has `ROW_LEVELS` variants of its linear layers, each with at most
-`SLOT_LEVELS` of the scores; an MLP has `ROW_LEVELS`; and either has one more, for no rows at all.
+batch to batch without compiling anew: a sub-layer has `ROW_LEVELS` variants for its row counts, and one for no rows.
+Attention goes image by image, in a loop, each image in the smallest of `IMAGE_LEVELS` sizes that holds its rows.
 """
 
 import functools
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
-ROW_LEVELS = 8  # at most 1/8 of a dense sub-layer's rows are computed in vain, 1/16 on average
-SLOT_LEVELS = 4
+from keras_adavit.layers.kernels import scaled_dot_product
+
+ROW_LEVELS = 12  # at most 1/12 of a dense sub-layer's rows are computed in vain, 1/24 on average
+IMAGE_LEVELS = 4
 
 
 def row_sizes(largest):
     """Row counts that have a variant, ascending: no row at all, then equal steps up to `largest`."""
-    return [0, *steps(largest, ROW_LEVELS)]
-
-
-def slot_sizes(largest, images, rows):
-    """Slots an image that have a variant, ascending, in equal steps up to `largest`.
-
-    Without those that are too few for certain: where `rows`, one of `row_sizes`, was chosen, so many rows do not fit
-    into the next smaller number, and one of `images` has no fewer than their mean.
-    """
-    smaller = [size for size in row_sizes(largest * images) if size < rows]
-    return [slots for slots in steps(largest, SLOT_LEVELS) if slots * images > smaller[-1]]
+    return steps(largest, ROW_LEVELS)
 
 
 def steps(largest, levels):
-    """`largest`·1/levels, ·2/levels, …, rounded up, each once."""
-    return sorted({-(-largest * level // levels) for level in range(1, levels + 1)})
+    """0, `largest`·1/levels, ·2/levels, …, rounded up, each once."""
+    return sorted({-(-largest * level // levels) for level in range(levels + 1)})
 
 
 def choose(needed, candidates, branch, *operands):
@@ -47,6 +40,59 @@ def choose(needed, candidates, branch, *operands):
         What the branch returns, the same shape for every size.
     """
     level = jnp.searchsorted(jnp.array(candidates), needed.astype("int32"))
-    if not isinstance(level, jax.core.Tracer):  # eager: lax.switch would compile all of them at every call
+    if not compiling(level):  # lax.switch would compile all of them at every call
         return branch(candidates[int(level)], *operands)
-    return jax.lax.switch(level, [functools.partial(branch, size) for size in candidates], *operands)
+    return lax.switch(level, [functools.partial(branch, size) for size in candidates], *operands)
+
+
+def compiling(tensor):
+    """If values are unknown here."""
+    return isinstance(tensor, jax.core.Tracer)
+
+
+def attend_each(qkv, rows, heads):
+    """Attention of each image's rows to each other, image by image.
+
+    Args:
+        qkv: Tensor (N, 3·H·d).
+        rows: The `Rows`.
+        heads: H.
+
+    Returns:
+        Tensor (N, H·d).
+    """
+    count, width = qkv.shape[0], qkv.shape[1] // 3
+    sizes = steps(min(rows.keep.shape[1], count), IMAGE_LEVELS)
+    window = sizes[-1]
+
+    def attend(size, start, end, written):
+        """An image's attention, in the window of rows that is written: as many for all sizes, so that shapes agree."""
+        outputs = jnp.zeros((window, width), qkv.dtype)
+        if size == 0:
+            return outputs
+        first = jnp.minimum(start, count - size)
+        part = lax.dynamic_slice_in_dim(qkv, first, size).reshape(1, size, 3, heads, -1)
+        query, key, value = part.transpose(2, 0, 3, 1, 4)  # (1, H, S, d) each
+        attended = scaled_dot_product(query, key, value, between(first, size, start, end))[0]
+        attended = attended.transpose(1, 0, 2).reshape(size, width)
+        return lax.dynamic_update_slice_in_dim(outputs, attended, first - written, 0)
+
+    def update(image, outputs):
+        start, end = ends[image] - rows.counts[image], ends[image]
+        written = jnp.minimum(start, count - window)
+        attended = choose(end - start, sizes, attend, start, end, written)
+        own = between(written, window, start, end)[:, None]  # the rest of the window belongs to other images
+        attended = jnp.where(own, attended, lax.dynamic_slice_in_dim(outputs, written, window))
+        return lax.dynamic_update_slice_in_dim(outputs, attended, written, 0)
+
+    ends = jnp.cumsum(rows.counts)
+    outputs = jnp.zeros((count, width), qkv.dtype)
+    if compiling(qkv):
+        return lax.fori_loop(0, ends.size, update, outputs)
+    return functools.reduce(lambda outputs, image: update(image, outputs), range(ends.size), outputs)
+
+
+def between(first, size, start, end):
+    """Which of the places `first`, `first` + 1, … (`size` of them) lie in `start` to `end`, that excluded."""
+    place = first + jnp.arange(size)
+    return (place >= start) & (place < end)

@@ -3,40 +3,19 @@
 The residual stream is a table of B·T rows, one a token. A sub-layer gathers the rows that use it, of all images,
 computes them, and writes them back: images that skip it and tokens that are skipped have no row. Heads are left out
 where no image of the batch uses them; other skipped heads are computed and multiplied away, since gathering weights for
-each image costs more than it saves. Only the scores need the rows image by image: one gather, which takes the place of
-the transposition of a dense block, lays query, key and value out as (B, U, S, D/H), S the most rows of an image.
+each image costs more than it saves. Only attention itself needs the rows image by image: see `attend.py`.
 
-B images, T tokens, D width, H heads, U used heads, N rows, S slots.
+B images, T tokens, D width, H heads, U used heads, N rows.
 """
-
-import dataclasses
-from typing import Any
 
 import keras
 from keras import ops
 
-from keras_adavit.inference.rows import add, gather, put, select
-from keras_adavit.layers.kernels import linear, scaled_dot_product
+from keras_adavit.inference.attend import attend
+from keras_adavit.inference.rows import add, gather, rows_of, select
+from keras_adavit.layers.kernels import linear
 
-GROUPS = 2  # of images with about as many rows, so that fewer slots stay empty; more take more operations
 GATHER_COST = 128  # copying a weight takes about as long as this many multiply-accumulates with it
-
-
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """The rows that a sub-layer computes.
-
-    Attributes:
-        places: (N,) their places among the B·T tokens, ascending.
-        images: (N,) the image of each.
-        counts: (B,) how many each image has.
-        length: T.
-    """
-
-    places: Any
-    images: Any
-    counts: Any
-    length: int
 
 
 def packed_block(block, inputs, normed, token_keep, head_keep, block_keep):
@@ -59,13 +38,12 @@ def packed_block(block, inputs, normed, token_keep, head_keep, block_keep):
 
     def attention(table, rows):
         inputs = block.norm1(gather(table, rows.places)) if normed is None else gather(normed, rows.places)
-        return add(table, rows.places, packed_attention(block.attention, inputs, rows, attention_heads))
+        return add(table, rows, packed_attention(block.attention, inputs, rows, attention_heads))
 
     def mlp(table, rows):
-        old = gather(table, rows.places)
-        return put(table, rows.places, old + packed_mlp(block.mlp, block.norm2(old), rows, mlp_heads))
+        return add(table, rows, packed_mlp(block.mlp, block.norm2(gather(table, rows.places)), rows, mlp_heads))
 
-    table = ops.reshape(inputs, (-1, width))
+    table = ops.copy(ops.reshape(inputs, (-1, width)))
     table = update_rows(attention, table, token_keep * block_keep[:, :1])
     table = update_rows(mlp, table, mlp_keep * block_keep[:, 1:])
     return ops.reshape(table, (-1, length, width))
@@ -73,19 +51,14 @@ def packed_block(block, inputs, normed, token_keep, head_keep, block_keep):
 
 def update_rows(update, table, keep):
     """`update(table, rows)` with the rows of the table (B·T, D) that a keep (B, T) uses."""
-
-    def with_size(size, table):
-        if size == 0:
-            return table
-        places = select(ops.reshape(keep, (-1,)), size)
-        counts = ops.cast(ops.sum(keep, axis=1), places.dtype)
-        return update(table, Rows(places, places // keep.shape[1], counts, keep.shape[1]))
-
     if keras.backend.backend() == "jax":
         from keras_adavit.inference import buckets
 
+        def with_size(size, table):
+            return update(table, rows_of(keep, size)) if size else table
+
         return buckets.choose(ops.sum(keep), buckets.row_sizes(table.shape[0]), with_size, table)
-    return with_size(None, table)
+    return update(table, rows_of(keep))
 
 
 def packed_attention(layer, inputs, rows, head_keep):
@@ -103,107 +76,17 @@ def packed_attention(layer, inputs, rows, head_keep):
     heads = None if head_keep is None or layer.partial_heads else used_heads(head_keep, rows)
     used = layer.num_heads if heads is None else ops.shape(heads)[0]
     qkv = linear_of_heads(layer.qkv, inputs, heads, (layer.width, 3, layer.num_heads, -1), axis=2)
-    qkv = ops.reshape(qkv, (-1, layer.width // layer.num_heads))  # (N·3·U, D/H)
-    attended = attend(qkv, rows, used)  # (N, U, D/H)
+    depth = layer.width // layer.num_heads
+    attended = attend(qkv, rows, used, depth)  # (N, U·D/H)
     if head_keep is not None:
         keep = gather(ops.cast(head_keep, attended.dtype), rows.images)  # (N, H)
         keep = (keep if heads is None else ops.take(keep, heads, axis=1))[..., None]
-        attended = attended * keep
+        attended = ops.reshape(attended, (-1, used, depth)) * keep
         if layer.partial_heads:
-            value = ops.reshape(qkv, (-1, 3, *attended.shape[1:]))[:, 2]
+            value = ops.reshape(qkv, (-1, 3, layer.num_heads, depth))[:, 2]
             attended = attended + value * (1 - keep)
-    attended = ops.reshape(attended, (-1, used * (layer.width // layer.num_heads)))
+        attended = ops.reshape(attended, (-1, used * depth))
     return linear_of_heads(layer.projection, attended, heads, (layer.num_heads, -1, layer.width), axis=0)
-
-
-def attend(qkv, rows, heads):
-    """Attention of each image's rows to each other.
-
-    Args:
-        qkv: Tensor (N·3·U, D/H): of every row the queries of all heads, the keys, the values.
-        rows: The `Rows`.
-        heads: U.
-
-    Returns:
-        Tensor (N, U, D/H).
-    """
-    if keras.backend.backend() == "jax":
-        from keras_adavit.inference import buckets
-
-        def with_slots(slots, qkv):
-            starts = ops.cumsum(rows.counts) - rows.counts
-            attended = attend_slots(qkv, starts, rows.counts, heads, slots)
-            first = ops.arange(rows.counts.shape[0]) * (heads * slots)
-            return pick_rows(attended, rows, first, starts, slots, heads)
-
-        return buckets.choose(
-            ops.max(rows.counts),
-            buckets.slot_sizes(rows.length, rows.counts.shape[0], rows.places.shape[0]),
-            with_slots,
-            qkv,
-        )
-    starts = ops.cumsum(rows.counts) - rows.counts
-    # Images with about as many rows share slots. Those without rows come first in this order, and are left out.
-    order = ops.argsort(rows.counts)
-    empty = ops.sum(ops.cast(rows.counts == 0, order.dtype))
-    images = ops.shape(order)[0] - empty
-    pieces, first, slots, filled = [], [ops.zeros((empty,), order.dtype)], [ops.ones((empty,), order.dtype)], 0
-    for group in range(GROUPS):
-        members = order[empty + images * group // GROUPS : empty + images * (group + 1) // GROUPS]
-        counts = gather(rows.counts, members)
-        most = ops.max(ops.concatenate([counts, ops.ones((1,), counts.dtype)]))
-        pieces.append(attend_slots(qkv, gather(starts, members), counts, heads, most))
-        size = ops.shape(members)[0]
-        first.append(filled + ops.arange(size, dtype=order.dtype) * heads * most)
-        slots.append(ops.zeros_like(members) + most)
-        filled = filled + size * heads * most
-    inverse = ops.argsort(order)
-    first, slots = gather(ops.concatenate(first), inverse), gather(ops.concatenate(slots), inverse)
-    return pick_rows(ops.concatenate(pieces), rows, first, starts, gather(slots, rows.images), heads)
-
-
-def attend_slots(qkv, starts, counts, heads, slots):
-    """Attention of each image's rows to each other, laid out in slots; rows of an image are neighbours.
-
-    Args:
-        qkv: Tensor (N·3·U, D/H).
-        starts: (A,) first row of each image.
-        counts: (A,) rows of each image.
-        heads: U.
-        slots: S, at least the largest count.
-
-    Returns:
-        Tensor (A·U·S, D/H).
-    """
-    slot = ops.arange(slots, dtype=counts.dtype)
-    filled = slot < counts[:, None]  # (A, S)
-    row = ops.where(filled, starts[:, None] + slot, 0)  # (A, S)
-    head = ops.arange(heads, dtype=counts.dtype)[:, None]  # (U, 1)
-    query, key, value = (
-        gather(qkv, row[:, None] * (3 * heads) + part * heads + head) for part in range(3)
-    )  # (A, U, S, D/H)
-    attended = scaled_dot_product(query, key, value, filled[:, None, None])
-    return ops.reshape(attended, (-1, attended.shape[-1]))
-
-
-def pick_rows(attended, rows, first, starts, slots, heads):
-    """Rows out of their slots.
-
-    Args:
-        attended: Tensor (A·U·S, D/H).
-        rows: The `Rows`.
-        first: (B,) where each image begins in it.
-        starts: (B,) first row of each image.
-        slots: S, or (N,) that of each row's image.
-        heads: U.
-
-    Returns:
-        Tensor (N, U, D/H).
-    """
-    slot = ops.arange(ops.shape(rows.images)[0], dtype=starts.dtype) - gather(starts, rows.images)
-    place = (gather(first, rows.images) + slot)[:, None]
-    slots = slots if isinstance(slots, int) else slots[:, None]
-    return gather(attended, place + ops.arange(heads, dtype=place.dtype) * slots)
 
 
 def packed_mlp(layer, inputs, rows, head_keep):

@@ -1,0 +1,100 @@
+"""Peak memory of packed inference over that of the dense model.
+
+    KERAS_BACKEND=tensorflow python benchmarks/memory.py --images FOLDER
+
+Each model predicts in a process of its own; what counts is the peak of the resident memory of the whole process, and
+that of what `predict` takes beyond what the process held before it. Weights and gates are those of `inference.py`.
+"""
+
+import dataclasses
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+MEBI = 1024  # ru_maxrss counts kibibytes on Linux
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Compares the peak memory of dense, masked and packed inference of a published model."""
+
+    preset: str = "ada_deit_small_patch16_224"
+    """Name of the model."""
+    batch_size: int = 32
+    """Images in a batch."""
+    macs: float = 0.5
+    """Share of the dense model's MACs to which tokens and sub-layers are calibrated."""
+    images: Path | None = None
+    """Folder of images; noise if not given."""
+    only: Literal["dense", "masked", "packed"] | None = None
+    """Measure one model in this process, and print its figures as JSON."""
+    gates: Path | None = None
+    """With `--only`, file of the calibrated weights."""
+
+
+def main():
+    arguments = tyro.cli(Arguments)
+    if arguments.only:
+        print(json.dumps(measure(arguments)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        gates = Path(folder) / "gates.npz"
+        write_gates(arguments, gates)  # in this process, which is not measured
+        found = {}
+        for name in ("dense", "masked", "packed"):
+            command = [sys.executable, __file__, *sys.argv[1:], "--only", name, "--gates", str(gates)]
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            found[name] = json.loads(output.splitlines()[-1])
+    for name, each in found.items():
+        ratios = (each[key] / found["dense"][key] for key in ("peak", "predict"))
+        print(
+            f"{name:7s} peak {each['peak']:6.0f} MiB, {next(ratios):.3f} of dense; "
+            f"of it predict {each['predict']:6.0f} MiB, {next(ratios):.3f} of dense"
+        )
+
+
+def measure(arguments):
+    """Peak of this process and what predicting added to it, in MiB."""
+    import inference
+    import numpy as np
+
+    import keras_adavit as ka
+
+    model = inference.build(arguments.preset, None if arguments.only == "dense" else ka.GateConfig())
+    if arguments.only != "dense":
+        with np.load(arguments.gates) as saved:
+            model.set_weights([saved[str(index)] for index in range(len(saved))])
+        model.execution = arguments.only
+    model.compile(jit_compile=inference.keras.backend.backend() == "jax")
+    images = inference.load_images(arguments.images, model.backbone.image_size, arguments.batch_size)
+    before = peak()
+    model.predict(np.concatenate([images[: arguments.batch_size]] * 3), batch_size=arguments.batch_size, verbose=0)
+    return {"peak": peak(), "predict": peak() - before}
+
+
+def write_gates(arguments, path):
+    import inference
+    import numpy as np
+
+    import keras_adavit as ka
+
+    model = inference.build(arguments.preset, ka.GateConfig())
+    images = inference.load_images(arguments.images, model.backbone.image_size, 32)
+    inference.spread_gates(model, images)
+    model.compile(jit_compile=inference.keras.backend.backend() == "jax")
+    inference.calibrate(model, images, arguments.macs, ("tokens", "blocks"))
+    np.savez(path, **{str(index): value for index, value in enumerate(model.get_weights())})
+
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MEBI
+
+
+if __name__ == "__main__":
+    main()

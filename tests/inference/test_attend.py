@@ -1,0 +1,80 @@
+"""Every form of attention among rows gives what attention image by image gives."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_adavit.inference import attend
+from keras_adavit.inference.rows import rows_of
+
+HEADS, DEPTH, LENGTH = 3, 4, 9
+KEEPS = {
+    "some": [
+        [1, 0, 1, 1, 0, 0, 0, 1, 0],
+        [1, 1, 1, 1, 1, 1, 1, 1, 1],
+        [0] * 9,
+        [1] + [0] * 8,
+        [0, 1, 1, 0, 0, 0, 1, 1, 1],
+    ],
+    "one image": [[1, 1, 0, 0, 1, 1, 1, 0, 1]],
+    "one row": [[0] * 9, [0] * 9, [0, 1] + [0] * 7],
+    "every row": [[1] * 9] * 4,
+}
+
+
+def groups(qkv, rows):
+    table = ops.reshape(qkv, (-1, DEPTH))
+    return ops.reshape(attend.attend_groups(table, rows, HEADS), (-1, HEADS * DEPTH))
+
+
+def forms():
+    """Names and functions of qkv (N, 3·H·d) and `Rows`."""
+    chosen = {"chosen": lambda qkv, rows: attend.attend(qkv, rows, HEADS, DEPTH)}
+    return chosen if keras.backend.backend() == "jax" else chosen | {"groups": groups}
+
+
+def expected(qkv, counts):
+    found, start = [], 0
+    for count in counts:
+        query, key, value = np.moveaxis(qkv[start : start + count].reshape(count, 3, HEADS, DEPTH), 1, 0)
+        for row in range(count):
+            scores = np.einsum("hd,nhd->hn", query[row], key) / DEPTH**0.5
+            weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+            weights /= weights.sum(axis=1, keepdims=True)
+            found.append(np.einsum("hn,nhd->hd", weights, value).ravel())
+        start += count
+    return np.array(found)
+
+
+def make(name):
+    keep = np.float32(KEEPS[name])
+    qkv = np.random.default_rng(0).normal(size=(int(keep.sum()), 3 * HEADS * DEPTH), scale=2.0).astype("float32")
+    return keep, qkv
+
+
+@pytest.mark.parametrize("form", forms())
+@pytest.mark.parametrize("name", KEEPS)
+def test_forms_agree(name, form):
+    keep, qkv = make(name)
+    rows = rows_of(ops.convert_to_tensor(keep), len(qkv))
+    found = ops.convert_to_numpy(forms()[form](ops.convert_to_tensor(qkv), rows))
+    np.testing.assert_allclose(found, expected(qkv, keep.sum(axis=1).astype(int)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="shapes are static on JAX alone")
+@pytest.mark.parametrize("on_cpu", [True, False])
+@pytest.mark.parametrize("name", KEEPS)
+def test_compiled_with_more_rows_than_are_kept(name, on_cpu, monkeypatch):
+    import jax
+
+    monkeypatch.setattr(attend, "on_cpu", lambda: on_cpu)  # the form for accelerators runs on the CPU too
+    keep, qkv = make(name)
+    for spare in (0, 4):
+        padded = np.concatenate([qkv, np.full((spare, qkv.shape[1]), 7.0, "float32")])
+
+        def run(qkv, keep):
+            return attend.attend(qkv, rows_of(keep, qkv.shape[0]), HEADS, DEPTH)
+
+        found = np.asarray(jax.jit(run)(padded, keep))[: len(qkv)]
+        np.testing.assert_allclose(found, expected(qkv, keep.sum(axis=1).astype(int)), rtol=1e-5, atol=1e-5)
