@@ -43,7 +43,8 @@ def attend(qkv, rows, heads, depth):
     elif keras.backend.backend() == "torch" and qkv.device.type == "cpu":
         return attend_each(qkv, rows, heads)
     else:
-        attended = attend_groups(table, rows, heads)
+        one = ops.logical_and(ops.shape(rows.counts)[0] == 1, ops.shape(qkv)[0] > 0)
+        attended = ops.cond(one, lambda: attend_one(table, heads, depth), lambda: attend_groups(table, rows, heads))
     return ops.reshape(attended, (-1, heads * depth))
 
 
@@ -66,6 +67,14 @@ def attend_together(slots, qkv, rows, heads):
     attended = attend_slots(qkv, starts, rows.counts, heads, slots)
     first = ops.arange(rows.counts.shape[0], dtype=starts.dtype) * (heads * slots)
     return pick_rows(attended, rows, first, starts, ops.full_like(rows.images, slots), heads)
+
+
+def attend_one(qkv, heads, depth):
+    """`attend_groups` of one image, all of whose rows are here: nothing to sort."""
+    query, key, value = ops.unstack(
+        ops.transpose(ops.reshape(qkv, (1, -1, 3, heads, depth)), (2, 0, 3, 1, 4)), 3
+    )  # (1, U, N, d) each
+    return ops.transpose(scaled_dot_product(query, key, value)[0], (1, 0, 2))
 
 
 def attend_groups(qkv, rows, heads):

@@ -77,9 +77,12 @@ def test_other_runtimes_compute_the_same(format, execution, tmp_path):
 def test_a_model_compiled_for_xla_is_exported_packed(tmp_path):
     model = make_model()
     model.compile(jit_compile=True)
-    ka.export(model, tmp_path / "model")  # a warning that it computes masked would be an error
+    for execution in ("packed", "masked"):
+        ka.export(model, tmp_path / execution, execution=execution)  # a warning that it cannot pack would be an error
     assert model.jit_compile
-    assert b"TensorScatterUpdate" in (tmp_path / "model" / "saved_model.pb").read_bytes()
+    # Rows are numbered where they are packed, and only there.
+    assert b"Cumsum" in (tmp_path / "packed" / "saved_model.pb").read_bytes()
+    assert b"Cumsum" not in (tmp_path / "masked" / "saved_model.pb").read_bytes()
 
 
 @pytest.mark.parametrize(
