@@ -98,8 +98,6 @@ def test_schedules_follow_the_steps_of_training(data):
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_trains_and_decides_in_float32(precision, data):
-    if (precision, keras.backend.backend()) == ("mixed_float16", "jax"):
-        pytest.skip("XLA for CPUs lacks the float16 products of JAX's attention: not supported there")
     model = ka.AdaViTClassifier(
         ka.AdaViTBackbone(**SIZES, gates=ka.GateConfig(), dtype=precision), num_classes=5, dtype=precision
     )
