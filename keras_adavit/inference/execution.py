@@ -28,6 +28,8 @@ def can_pack(images, xla):
     backend = keras.backend.backend()
     if backend == "torch":
         return images.device.type != "meta"  # Keras asks for shapes alone
+    if backend == "jax":
+        return isinstance(images.shape[0], int)  # so it does, of any batch
     if backend == "tensorflow" and xla:
         import tensorflow as tf
 
