@@ -2,7 +2,8 @@
 
 One compiled function holds a variant for every size and picks among them when it runs, so that policies may change from
 batch to batch without compiling anew: a sub-layer has `ROW_LEVELS` variants for its row counts, and one for no rows.
-Attention goes image by image, in a loop, each image in the smallest of `IMAGE_LEVELS` sizes that holds its rows.
+On CPUs attention goes image by image, in a loop, each image in the smallest of `IMAGE_LEVELS` sizes that holds its
+rows; on accelerators all images share that of the largest, see `attend.py`.
 """
 
 import functools

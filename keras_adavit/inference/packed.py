@@ -43,7 +43,7 @@ def packed_block(block, inputs, normed, token_keep, head_keep, block_keep):
     def mlp(table, rows):
         return add(table, rows, packed_mlp(block.mlp, block.norm2(gather(table, rows.places)), rows, mlp_heads))
 
-    table = ops.copy(ops.reshape(inputs, (-1, width)))
+    table = ops.copy(ops.reshape(inputs, (-1, width)))  # torch adds to it in place
     table = update_rows(attention, table, token_keep * block_keep[:, :1])
     table = update_rows(mlp, table, mlp_keep * block_keep[:, 1:])
     return ops.reshape(table, (-1, length, width))
