@@ -68,6 +68,7 @@ def gather(table, places):
 
 def add(table, rows, values):
     """`table` (M, D) with `values` (N, D) added at the places of some `Rows`; torch changes the table itself."""
+    values = ops.cast(values, table.dtype)
     if keras.backend.backend() == "torch":
         return table.index_add_(0, rows.places, values)
     # One pass that writes a new table, and reads a row of zeros where nothing is added: it runs on all cores, which no

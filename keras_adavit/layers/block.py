@@ -15,6 +15,9 @@ from keras_adavit.layers.mlp import GatedMLP
 class GatedBlock(keras.layers.Layer):
     """Pre-norm transformer block with token, head and sub-layer gates (paper, section 3.1).
 
+    In mixed precision its tokens stay in the dtype of the weights, float32, as torch's autocast keeps them: branches
+    are rounded, their sum is not, so that rounding seldom turns a decision.
+
     Args:
         index: Number of the block, which decides with `gates` what is gated in it.
         width: Width D.
@@ -39,7 +42,7 @@ class GatedBlock(keras.layers.Layer):
         drop_path=0.0,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.index = index
         self.width = width
         self.num_heads = num_heads
@@ -49,8 +52,10 @@ class GatedBlock(keras.layers.Layer):
         self.layer_norm_epsilon = layer_norm_epsilon
         self.drop_path = drop_path
 
-        def norm(name):
-            return LayerNormalization(epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name=name)
+        def norm(name, gated=False):
+            # What a gate reads is not rounded either.
+            dtype = self.variable_dtype if gated else self.dtype_policy
+            return LayerNormalization(epsilon=layer_norm_epsilon, dtype=dtype, name=name)
 
         def gate(enabled, units, kind):
             if not enabled:
@@ -62,8 +67,8 @@ class GatedBlock(keras.layers.Layer):
         self.head_gate = gate(gates and gates.gates_heads(index), num_heads, "head")
         self.block_gate = gate(gates and gates.gates_sublayers(index), 2, "block")
         reads_class_token = self.head_gate or self.block_gate
-        self.policy_norm = norm("policy_norm") if reads_class_token and gates.normalize_policy_input else None
-        self.norm1 = norm("norm1")
+        self.policy_norm = norm("policy_norm", gated=True) if reads_class_token and gates.normalize_policy_input else None
+        self.norm1 = norm("norm1", gated=self.token_gate is not None)
         self.norm2 = norm("norm2")
         partial_heads = self.head_gate is not None and gates.heads == "partial"
         self.attention = GatedAttention(
@@ -98,10 +103,11 @@ class GatedBlock(keras.layers.Layer):
             packed: If only what is kept is computed; neither in training nor with `class_attention`.
 
         Returns:
-            The block's output (B, T, D), and a dict of its decisions: `token_keep` (B, T), `head_keep` (B, H),
+            The block's output (B, T, D) in the dtype of the weights, and a dict of its decisions: `token_keep` (B, T), `head_keep` (B, H),
             `block_keep` (B, 2), and their logits under `token_logits` (B, T-1), `head_logits`, `block_logits`
             (zeros where no gate decided). With `class_attention` also that, float32 (B, H, T).
         """
+        inputs = ops.cast(inputs, self.variable_dtype)
         given = policy or {}
         sampling = {"training": training, "temperature": temperature}
         batch, length = ops.shape(inputs)[0], inputs.shape[1]
@@ -138,12 +144,13 @@ class GatedBlock(keras.layers.Layer):
             )
             if class_attention:
                 attended, details["class_attention"] = attended
-            outputs = inputs + self.drop(self._keep(attended, token_keep, block_keep[:, 0]), training=training)
+            attended = self._keep(attended, token_keep, block_keep[:, 0])
+            outputs = inputs + ops.cast(self.drop(attended, training=training), inputs.dtype)
             full_heads = self.head_gate is not None and self.gates.heads == "full"
             transformed = self.mlp(self.norm2(outputs), head_keep if full_heads else None)
             mlp_token_keep = token_keep if self.gates and self.gates.gate_mlp_tokens else ones
             transformed = self._keep(transformed, mlp_token_keep, block_keep[:, 1])
-            outputs = outputs + self.drop(transformed, training=training)
+            outputs = outputs + ops.cast(self.drop(transformed, training=training), inputs.dtype)
         return outputs, {
             "token_keep": token_keep,
             "head_keep": head_keep,

@@ -20,7 +20,13 @@ class Dense(keras.layers.Dense):
 
 @keras.saving.register_keras_serializable("keras_adavit")
 class LayerNormalization(keras.layers.LayerNormalization):
-    """`keras.layers.LayerNormalization` of the last axis, in half the passes over memory on TensorFlow."""
+    """`keras.layers.LayerNormalization` of the last axis, in half the passes over memory on TensorFlow.
+
+    It reads its input as it is, and rounds its output alone to the dtype of computation.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
 
     def call(self, inputs):
         if keras.backend.backend() != "tensorflow":

@@ -24,7 +24,7 @@ class TokensToToken(keras.layers.Layer):
     """
 
     def __init__(self, kind, token_width, width, layer_norm_epsilon=1e-5, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # the performer computes in float32
         self.kind = kind
         self.token_width = token_width
         self.width = width

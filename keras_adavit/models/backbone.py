@@ -62,7 +62,7 @@ class AdaViTBackbone(keras.Model):
         token_width=64,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # each layer rounds what it has to
         gates = GateConfig(**gates) if isinstance(gates, dict) else gates
         sizes = {
             "image_size": image_size,
@@ -99,7 +99,7 @@ class AdaViTBackbone(keras.Model):
             self.stem = TokensToToken(
                 stem, token_width, width, layer_norm_epsilon, dtype=self.dtype_policy, name="stem"
             )
-        self.drop_patches = PatchDropout(patch_dropout, dtype=self.dtype_policy) if patch_dropout else None
+        self.drop_patches = PatchDropout(patch_dropout, dtype=self.variable_dtype) if patch_dropout else None
         self.blocks = [
             GatedBlock(
                 index,
@@ -123,13 +123,17 @@ class AdaViTBackbone(keras.Model):
             return
         self.stem.build(input_shape)
         self.class_token = self.add_weight(
-            shape=(1, 1, self.width), initializer=keras.initializers.TruncatedNormal(stddev=0.02), name="class_token"
+            shape=(1, 1, self.width),
+            initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+            autocast=False,  # tokens stay in the dtype of the weights, see `GatedBlock`
+            name="class_token",
         )
         learned = self.positions == "learned"
         self.position = self.add_weight(
             shape=(1, self.length, self.width),
             initializer=keras.initializers.TruncatedNormal(stddev=0.02) if learned else sinusoid_initializer,
             trainable=learned,
+            autocast=False,
             name="position",
         )
         for block in self.blocks:
@@ -156,7 +160,7 @@ class AdaViTBackbone(keras.Model):
             (B, L, H), `block_keep` (B, L, 2); `macs` (B,) of each image up to here, the gates counted also where
             `policy` replaces them. Details: `token_logits` (B, L, T-1), `head_logits` (B, L, H), `block_logits`
             (B, L, 2); `class_attention` (B, L, H, T) float32, the class token's attention; `class_tokens` (B, L, D)
-            in the dtype of computation, the class token after each block.
+            in the dtype of the weights, the class token after each block.
 
         Raises:
             InputError: If `policy` or `details` is something else.
@@ -166,9 +170,9 @@ class AdaViTBackbone(keras.Model):
         if policy is not None:
             given = given_policy(policy, self.policy_shapes(ops.shape(images)[0]), self.gates)
         tokens = self.stem(images, training=training)  # (B, T-1, D)
-        class_token = ops.cast(self.class_token, tokens.dtype)
-        class_token = ops.broadcast_to(class_token, (ops.shape(tokens)[0], 1, self.width))
-        tokens = ops.concatenate([class_token, tokens], axis=1) + ops.cast(self.position, tokens.dtype)
+        tokens = ops.cast(tokens, self.variable_dtype)
+        class_token = ops.broadcast_to(self.class_token, (ops.shape(tokens)[0], 1, self.width))
+        tokens = ops.concatenate([class_token, tokens], axis=1) + self.position
         if self.drop_patches:
             tokens = self.drop_patches(tokens, training=training)
         decisions = []

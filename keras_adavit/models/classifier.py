@@ -39,7 +39,7 @@ class AdaViTClassifier(keras.Model):
     presets = PRESETS
 
     def __init__(self, backbone, num_classes, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # each layer rounds what it has to
         if not isinstance(backbone, AdaViTBackbone):
             raise InputError(f"`backbone` must be an `AdaViTBackbone`. Received: backbone={backbone!r}")
         if num_classes < 1:
