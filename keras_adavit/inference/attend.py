@@ -43,7 +43,7 @@ def attend(qkv, rows, heads, depth):
     elif keras.backend.backend() == "torch" and qkv.device.type == "cpu":
         return attend_each(qkv, rows, heads)
     else:
-        one = ops.logical_and(ops.shape(rows.counts)[0] == 1, ops.shape(qkv)[0] > 0)
+        one = ops.shape(rows.keep)[0] == 1
         attended = ops.cond(one, lambda: attend_one(table, heads, depth), lambda: attend_groups(table, rows, heads))
     return ops.reshape(attended, (-1, heads * depth))
 
@@ -63,9 +63,10 @@ def attend_each(qkv, rows, heads):
 
 def attend_together(slots, qkv, rows, heads):
     """`attend_groups` in one group, of a given number of slots."""
-    starts = ops.cumsum(rows.counts) - rows.counts
-    attended = attend_slots(qkv, starts, rows.counts, heads, slots)
-    first = ops.arange(rows.counts.shape[0], dtype=starts.dtype) * (heads * slots)
+    counts = rows.counts
+    starts = ops.cumsum(counts) - counts
+    attended = attend_slots(qkv, starts, counts, heads, slots)
+    first = ops.arange(counts.shape[0], dtype=starts.dtype) * (heads * slots)
     return pick_rows(attended, rows, first, starts, ops.full_like(rows.images, slots), heads)
 
 
@@ -88,16 +89,17 @@ def attend_groups(qkv, rows, heads):
     Returns:
         Tensor (N, U, d).
     """
-    starts = ops.cumsum(rows.counts) - rows.counts
-    order = ops.argsort(rows.counts)
-    empty = ops.sum(ops.cast(rows.counts == 0, order.dtype))  # images without rows; they come first and are left out
+    counts = rows.counts
+    starts = ops.cumsum(counts) - counts
+    order = ops.argsort(counts)
+    empty = ops.sum(ops.cast(counts == 0, order.dtype))  # images without rows; they come first and are left out
     images = ops.shape(order)[0] - empty
     pieces, first, slots, filled = [], [ops.zeros((empty,), order.dtype)], [ops.ones((empty,), order.dtype)], 0
     for group in range(GROUPS):
         members = order[empty + images * group // GROUPS : empty + images * (group + 1) // GROUPS]
-        counts = gather(rows.counts, members)
-        most = ops.max(ops.concatenate([counts, ops.ones((1,), counts.dtype)]))
-        pieces.append(attend_slots(qkv, gather(starts, members), counts, heads, most))
+        found = gather(counts, members)
+        most = ops.max(ops.concatenate([found, ops.ones((1,), found.dtype)]))
+        pieces.append(attend_slots(qkv, gather(starts, members), found, heads, most))
         size = ops.shape(members)[0]
         first.append(filled + ops.arange(size, dtype=order.dtype) * heads * most)
         slots.append(ops.zeros_like(members) + most)

@@ -79,14 +79,15 @@ def attend_each(qkv, rows, heads):
         return lax.dynamic_update_slice_in_dim(outputs, attended, first - written, 0)
 
     def update(image, outputs):
-        start, end = ends[image] - rows.counts[image], ends[image]
+        start, end = ends[image] - counts[image], ends[image]
         written = jnp.minimum(start, count - window)
         attended = choose(end - start, sizes, attend, start, end, written)
         own = between(written, window, start, end)[:, None]  # the rest of the window belongs to other images
         attended = jnp.where(own, attended, lax.dynamic_slice_in_dim(outputs, written, window))
         return lax.dynamic_update_slice_in_dim(outputs, attended, written, 0)
 
-    ends = jnp.cumsum(rows.counts)
+    counts = rows.counts
+    ends = jnp.cumsum(counts)
     outputs = jnp.zeros((count, width), qkv.dtype)
     if compiling(qkv):
         return lax.fori_loop(0, ends.size, update, outputs)

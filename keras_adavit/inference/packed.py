@@ -1,9 +1,9 @@
 """Packed execution of a block: what a policy skips is not computed.
 
 The residual stream is a table of B·T rows, one a token. A sub-layer gathers the rows that use it, of all images,
-computes them, and writes them back: images that skip it and tokens that are skipped have no row. Heads are left out
-where no image of the batch uses them; other skipped heads are computed and multiplied away, since gathering weights for
-each image costs more than it saves. Only attention itself needs the rows image by image: see `attend.py`.
+computes them, and writes them back: images that skip it and tokens that are skipped have no row. Heads are left out of
+attention where no image of the batch uses them; other skipped heads are computed and multiplied away, since gathering
+weights for each image costs more than it saves. Only attention itself needs the rows image by image: see `attend.py`.
 
 B images, T tokens, D width, H heads, U used heads, N rows.
 """
@@ -32,16 +32,21 @@ def packed_block(block, inputs, normed, token_keep, head_keep, block_keep):
     """
     length, width = inputs.shape[1:]
     normed = None if normed is None else ops.reshape(normed, (-1, width))
-    attention_heads = head_keep if block.head_gate is not None else None
-    mlp_heads = attention_heads if block.gates and block.gates.heads == "full" else None
+    head_keep = head_keep if block.head_gate is not None else None
+    full_heads = head_keep is not None and block.gates.heads == "full"
+    heads = used_heads(head_keep, length) if full_heads else None
     mlp_keep = token_keep if block.gates and block.gates.gate_mlp_tokens else ops.ones_like(token_keep)
 
     def attention(table, rows):
         inputs = block.norm1(gather(table, rows.places)) if normed is None else gather(normed, rows.places)
-        return add(table, rows, packed_attention(block.attention, inputs, rows, attention_heads))
+        return add(table, rows, packed_attention(block.attention, inputs, rows, head_keep, heads))
 
     def mlp(table, rows):
-        return add(table, rows, packed_mlp(block.mlp, block.norm2(gather(table, rows.places)), rows, mlp_heads))
+        inputs = block.norm2(gather(table, rows.places))
+        if full_heads:
+            by_head = ops.reshape(inputs, (-1, block.num_heads, width // block.num_heads))
+            inputs = by_head * keep_of_rows(head_keep, rows, inputs.dtype)
+        return add(table, rows, block.mlp(ops.reshape(inputs, (-1, width))))
 
     table = ops.copy(ops.reshape(inputs, (-1, width)))  # torch adds to it in place
     table = update_rows(attention, table, token_keep * block_keep[:, :1])
@@ -61,7 +66,7 @@ def update_rows(update, table, keep):
     return update(table, rows_of(keep))
 
 
-def packed_attention(layer, inputs, rows, head_keep):
+def packed_attention(layer, inputs, rows, head_keep, heads):
     """`GatedAttention` of rows.
 
     Args:
@@ -69,54 +74,47 @@ def packed_attention(layer, inputs, rows, head_keep):
         inputs: Tensor (N, D), normalised.
         rows: Their `Rows`.
         head_keep: Tensor (B, H) of 0 and 1, or `None`: all heads.
+        heads: Integers (U,), the heads to compute, or `None`: all.
 
     Returns:
         Tensor (N, D).
     """
-    heads = None if head_keep is None or layer.partial_heads else used_heads(head_keep, rows)
     used = layer.num_heads if heads is None else ops.shape(heads)[0]
-    qkv = linear_of_heads(layer.qkv, inputs, heads, (layer.width, 3, layer.num_heads, -1), axis=2)
     depth = layer.width // layer.num_heads
+    qkv = linear_of_heads(layer.qkv, inputs, heads, (layer.width, 3, layer.num_heads, depth), axis=2)
     attended = attend(qkv, rows, used, depth)  # (N, U·D/H)
     if head_keep is not None:
-        keep = gather(ops.cast(head_keep, attended.dtype), rows.images)  # (N, H)
-        keep = (keep if heads is None else ops.take(keep, heads, axis=1))[..., None]
+        keep = keep_of_rows(head_keep if heads is None else gather(head_keep, heads, axis=1), rows, attended.dtype)
         attended = ops.reshape(attended, (-1, used, depth)) * keep
         if layer.partial_heads:
             value = ops.reshape(qkv, (-1, 3, layer.num_heads, depth))[:, 2]
             attended = attended + value * (1 - keep)
         attended = ops.reshape(attended, (-1, used * depth))
-    return linear_of_heads(layer.projection, attended, heads, (layer.num_heads, -1, layer.width), axis=0)
+    return linear_of_heads(layer.projection, attended, heads, (layer.num_heads, depth, layer.width), axis=0)
 
 
-def packed_mlp(layer, inputs, rows, head_keep):
-    """`GatedMLP` of rows (N, D) → (N, D); `head_keep` (B, H) or `None`: all channels enter."""
-    heads = None
-    if head_keep is not None:
-        heads = used_heads(head_keep, rows)
-        keep = gather(ops.cast(head_keep, inputs.dtype), rows.images)  # (N, H)
-        inputs = ops.reshape(inputs, (-1, layer.num_heads, layer.width // layer.num_heads)) * keep[..., None]
-        if heads is not None:
-            inputs = ops.take(inputs, heads, axis=1)
-        used = layer.num_heads if heads is None else ops.shape(heads)[0]
-        inputs = ops.reshape(inputs, (-1, used * (layer.width // layer.num_heads)))
-    hidden = linear_of_heads(layer.expand, inputs, heads, (layer.num_heads, -1, layer.hidden), axis=0)
-    return layer.reduce(hidden)
+def keep_of_rows(head_keep, rows, dtype):
+    """Of every row the keep of its image's heads, (B, U) → (N, U, 1)."""
+    return gather(ops.cast(head_keep, dtype), rows.images)[..., None]
 
 
-def used_heads(head_keep, rows):
-    """Heads to compute: integers (U,), or `None` for all, where shapes are static.
+def used_heads(head_keep, length):
+    """Heads for attention to compute: integers (U,), or `None` for all, where shapes are static.
 
-    Those that an image with rows uses; or all, where gathering their weights would take longer than the rest saves.
+    Those that an image uses; or all, where none does, or gathering weights would take longer than the rest saves.
+
+    Args:
+        head_keep: Tensor (B, H) of 0 and 1.
+        length: T, tokens of an image.
     """
     if keras.backend.backend() == "jax":
         return None
-    used = ops.max(head_keep * ops.cast(rows.counts > 0, head_keep.dtype)[:, None], axis=0)  # (H,)
-    # No matrix product may be empty: exported, it would depend on how a runtime takes that.
-    used = ops.concatenate([ops.maximum(used[:1], 1 - ops.max(used)), used[1:]])
+    images, heads = ops.shape(head_keep)
+    used = ops.max(head_keep, axis=0)  # (H,)
     count = ops.sum(used)
-    saved = ops.cast(ops.shape(rows.places)[0], used.dtype) * (used.shape[0] - count)
-    return select(ops.where(saved > GATHER_COST * count, used, 1.0))
+    saved = ops.cast(images * length, count.dtype) * (heads - count)
+    fewer = ops.logical_and(count > 0, saved > GATHER_COST * count)
+    return select(ops.where(fewer, used, 1.0) > 0.5)
 
 
 def linear_of_heads(layer, inputs, heads, shape, axis):
@@ -137,10 +135,10 @@ def linear_of_heads(layer, inputs, heads, shape, axis):
 
     def some():
         kernel = ops.take(ops.reshape(layer.kernel, shape), heads, axis=axis)
+        kernel = ops.reshape(kernel, (shape[0], -1) if axis else (-1, shape[-1]))
         bias = layer.bias
         if axis and bias is not None:
             bias = ops.reshape(ops.take(ops.reshape(bias, shape[1:]), heads, axis=axis - 1), (-1,))
-        kernel = ops.reshape(kernel, (shape[0], -1) if axis else (-1, shape[-1]))
         bias = None if bias is None else ops.cast(bias, inputs.dtype)
         return linear(inputs, ops.cast(kernel, inputs.dtype), bias, layer.activation)
 

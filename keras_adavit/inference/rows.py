@@ -19,28 +19,33 @@ class Rows:
     Attributes:
         keep: (B, T) 1 for each of them, else 0.
         places: (N,) their places among the B·T tokens, ascending.
-        images: (N,) the image of each.
-        counts: (B,) how many each image has.
     """
 
     keep: Any
     places: Any
-    images: Any
-    counts: Any
+
+    @property
+    def images(self):
+        """The image of each row, (N,)."""
+        return self.places // self.keep.shape[1]
+
+    @property
+    def counts(self):
+        """How many rows each image has, (B,)."""
+        return ops.cast(ops.sum(self.keep, axis=1), self.places.dtype)
 
 
 def rows_of(keep, size=None):
     """The `Rows` that a keep (B, T) of 0 and 1 selects; `size` as of `select`."""
-    places = select(ops.reshape(keep, (-1,)), size)
-    return Rows(keep, places, places // keep.shape[1], ops.cast(ops.sum(keep, axis=1), places.dtype))
+    return Rows(keep, select(ops.reshape(keep, (-1,)) > 0.5, size))
 
 
 def select(mask, size=None):
-    """Places of the non-zero elements.
+    """Places of the true elements.
 
     Args:
-        mask: Tensor (M,), any dtype.
-        size: Static number of places, at least the number of non-zero elements; read on JAX only, and required there.
+        mask: Boolean tensor (M,).
+        size: Static number of places, at least the number of true elements; read on JAX only, and required there.
 
     Returns:
         Integer tensor (N,), ascending.
@@ -51,19 +56,22 @@ def select(mask, size=None):
         return jnp.nonzero(mask, size=size, fill_value=mask.shape[0])[0]
     if keras.backend.backend() == "torch":
         return mask.nonzero()[:, 0]
-    return ops.nonzero(mask)[0]
+    import tensorflow as tf
+
+    return tf.reshape(tf.cast(tf.where(mask), tf.int32), (-1,))
 
 
-def gather(table, places):
-    """Rows of `table` (M, ...) at `places`, an integer tensor of any shape."""
+def gather(table, places, axis=0):
+    """Rows of `table` (M, ...) at `places`, an integer tensor of any shape, or what lies there along another axis."""
     if keras.backend.backend() == "jax":
-        return table.at[places].get(mode="clip")
+        return table.at[(slice(None),) * axis + (places,)].get(mode="clip")
     if keras.backend.backend() == "torch":
         # Half the time of `table[places]`.
-        return table.index_select(0, places.reshape(-1)).reshape(*places.shape, *table.shape[1:])
+        found = table.index_select(axis, places.reshape(-1))
+        return found.reshape(*table.shape[:axis], *places.shape, *table.shape[axis + 1 :])
     import tensorflow as tf  # keras.ops.take looks for negative places first, a pass more
 
-    return tf.gather(table, places)
+    return tf.gather(table, places, axis=axis)
 
 
 def add(table, rows, values):
@@ -71,9 +79,20 @@ def add(table, rows, values):
     values = ops.cast(values, table.dtype)
     if keras.backend.backend() == "torch":
         return table.index_add_(0, rows.places, values)
-    # One pass that writes a new table, and reads a row of zeros where nothing is added: it runs on all cores, which no
-    # scatter of TensorFlow or XLA does.
-    keep = ops.reshape(rows.keep, (-1,)) > 0.5
-    values = ops.concatenate([values, ops.zeros((1, table.shape[1]), values.dtype)])
-    number = ops.cumsum(ops.cast(keep, rows.places.dtype)) - 1
-    return table + gather(values, ops.where(keep, number, ops.shape(values)[0] - 1))
+    if keras.backend.backend() == "jax":
+        return add_everywhere(table, rows.keep, values)
+    import tensorflow as tf
+
+    return tf.cond(
+        tf.shape(rows.keep)[0] == 1,  # fewer operations count for more than all cores
+        lambda: tf.tensor_scatter_nd_add(table, rows.places[:, None], values),
+        lambda: add_everywhere(table, rows.keep, values),
+    )
+
+
+def add_everywhere(table, keep, values):
+    """`add` in one pass that reads a row of zeros where nothing is added: on all cores, which no scatter uses."""
+    keep = ops.reshape(keep, (-1,))
+    keep = ops.cast(keep, "int32")
+    values = ops.concatenate([ops.zeros((1, table.shape[1]), values.dtype), values])
+    return table + gather(values, ops.cumsum(keep) * keep)

@@ -67,7 +67,9 @@ class GatedBlock(keras.layers.Layer):
         self.head_gate = gate(gates and gates.gates_heads(index), num_heads, "head")
         self.block_gate = gate(gates and gates.gates_sublayers(index), 2, "block")
         reads_class_token = self.head_gate or self.block_gate
-        self.policy_norm = norm("policy_norm", gated=True) if reads_class_token and gates.normalize_policy_input else None
+        self.policy_norm = (
+            norm("policy_norm", gated=True) if reads_class_token and gates.normalize_policy_input else None
+        )
         self.norm1 = norm("norm1", gated=self.token_gate is not None)
         self.norm2 = norm("norm2")
         partial_heads = self.head_gate is not None and gates.heads == "partial"
@@ -103,9 +105,9 @@ class GatedBlock(keras.layers.Layer):
             packed: If only what is kept is computed; neither in training nor with `class_attention`.
 
         Returns:
-            The block's output (B, T, D) in the dtype of the weights, and a dict of its decisions: `token_keep` (B, T), `head_keep` (B, H),
-            `block_keep` (B, 2), and their logits under `token_logits` (B, T-1), `head_logits`, `block_logits`
-            (zeros where no gate decided). With `class_attention` also that, float32 (B, H, T).
+            The block's output (B, T, D) in the dtype of the weights, and a dict of its decisions: `token_keep` (B, T),
+            `head_keep` (B, H), `block_keep` (B, 2), and their logits under `token_logits` (B, T-1), `head_logits`,
+            `block_logits` (zeros where no gate decided). With `class_attention` also that, float32 (B, H, T).
         """
         inputs = ops.cast(inputs, self.variable_dtype)
         given = policy or {}
@@ -130,7 +132,7 @@ class GatedBlock(keras.layers.Layer):
             tensor[:, 1 - first :]
             for tensor in decide(self.token_gate, patches, ones, length - first, sampling, given_tokens)
         )
-        token_keep = ops.concatenate([ones, patch_keep], axis=1)  # (B, T)
+        token_keep = ops.pad(patch_keep, ((0, 0), (1, 0)), constant_values=1.0)  # (B, T)
 
         details = {}
         if packed:

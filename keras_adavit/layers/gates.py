@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_adavit import sampling
+from keras_adavit.layers.kernels import linear
 
 # A new gate keeps nearly everything: training starts from the dense model's function and closes what the budget asks
 # for. With a bias of zero half of every block would be gone before the first step.
@@ -57,12 +58,12 @@ class Gate(keras.layers.Layer):
         Returns:
             Two float32 tensors (..., units): the decisions, exactly 0 or 1, and the logits.
         """
-        logits = ops.matmul(inputs, self.kernel) + self.bias
+        logits = linear(inputs, self.kernel, self.bias)
         if training:
             noise = sampling.gumbel_noise(ops.shape(logits), self.seed_generator)
             temperature = self.temperature if temperature is None else temperature
             return sampling.gumbel_sigmoid(logits, noise, temperature, self.threshold), logits
-        return sampling.straight_through(ops.sigmoid(logits), self.threshold), logits
+        return ops.cast(ops.sigmoid(logits) > self.threshold, logits.dtype), logits
 
     def compute_output_shape(self, input_shape):
         shape = (*input_shape[:-1], self.units)

@@ -59,10 +59,11 @@ def linear(inputs, kernel, bias=None, activation=None):
     elif keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        outputs = tf.matmul(tf.reshape(inputs, (-1, ops.shape(kernel)[0])), kernel)
+        flat = len(inputs.shape) == 2
+        outputs = tf.matmul(inputs if flat else tf.reshape(inputs, (-1, ops.shape(kernel)[0])), kernel)
         outputs = outputs if bias is None else tf.nn.bias_add(outputs, bias)
         outputs = outputs if activation is None else activation(outputs)
-        if len(inputs.shape) == 2:
+        if flat:
             return outputs
         # Every size that is known stays known.
         return tf.reshape(outputs, (-1, *ops.shape(inputs)[1:-1], ops.shape(kernel)[1]))
