@@ -2,13 +2,12 @@
 
     KERAS_BACKEND=tensorflow python benchmarks/memory.py --images FOLDER
 
-Each model predicts in a process of its own; what counts is the peak of the resident memory of the whole process, and
-that of what `predict` takes beyond what the process held before it. Weights and gates are those of `inference.py`.
+Each model predicts in a process of its own, on Linux; what counts is the peak of the resident memory of the whole
+process from when `predict` begins. Weights and gates are those of `inference.py`.
 """
 
 import dataclasses
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -16,9 +15,6 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-
-MEBI = 1024  # ru_maxrss counts kibibytes on Linux
-
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
@@ -51,16 +47,12 @@ def main():
             command = [sys.executable, __file__, *sys.argv[1:], "--only", name, "--gates", str(gates)]
             output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             found[name] = json.loads(output.splitlines()[-1])
-    for name, each in found.items():
-        ratios = (each[key] / found["dense"][key] for key in ("peak", "predict"))
-        print(
-            f"{name:7s} peak {each['peak']:6.0f} MiB, {next(ratios):.3f} of dense; "
-            f"of it predict {each['predict']:6.0f} MiB, {next(ratios):.3f} of dense"
-        )
+    for name, peak in found.items():
+        print(f"{name:7s} {peak:6.0f} MiB, {peak / found['dense']:.3f} of dense")
 
 
 def measure(arguments):
-    """Peak of this process and what predicting added to it, in MiB."""
+    """Peak of this process while it predicts, in MiB."""
     import inference
     import numpy as np
 
@@ -73,9 +65,10 @@ def measure(arguments):
         model.execution = arguments.only
     model.compile(jit_compile=inference.keras.backend.backend() == "jax")
     images = inference.load_images(arguments.images, model.backbone.image_size, arguments.batch_size)
-    before = peak()
-    model.predict(np.concatenate([images[: arguments.batch_size]] * 3), batch_size=arguments.batch_size, verbose=0)
-    return {"peak": peak(), "predict": peak() - before}
+    images = np.concatenate([images[: arguments.batch_size]] * 3)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    model.predict(images, batch_size=arguments.batch_size, verbose=0)
+    return peak()
 
 
 def write_gates(arguments, path):
@@ -93,7 +86,8 @@ def write_gates(arguments, path):
 
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MEBI
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ def attend(qkv, rows, heads, depth):
     Returns:
         Tensor (N, U·d).
     """
+    if rows.everything:
+        return attend_alike(qkv, rows.keep.shape[0], heads, depth)
     table = ops.reshape(qkv, (-1, depth))  # (N·3·U, d)
     if keras.backend.backend() == "jax":
         from keras_adavit.inference import buckets
@@ -43,8 +45,12 @@ def attend(qkv, rows, heads, depth):
     elif keras.backend.backend() == "torch" and qkv.device.type == "cpu":
         return attend_each(qkv, rows, heads)
     else:
-        one = ops.shape(rows.keep)[0] == 1
-        attended = ops.cond(one, lambda: attend_one(table, heads, depth), lambda: attend_groups(table, rows, heads))
+        # One image needs no slots.
+        return ops.cond(
+            ops.shape(rows.keep)[0] == 1,
+            lambda: attend_alike(qkv, 1, heads, depth),
+            lambda: ops.reshape(attend_groups(table, rows, heads), (-1, heads * depth)),
+        )
     return ops.reshape(attended, (-1, heads * depth))
 
 
@@ -70,12 +76,11 @@ def attend_together(slots, qkv, rows, heads):
     return pick_rows(attended, rows, first, starts, ops.full_like(rows.images, slots), heads)
 
 
-def attend_one(qkv, heads, depth):
-    """`attend_groups` of one image, all of whose rows are here: nothing to sort."""
-    query, key, value = ops.unstack(
-        ops.transpose(ops.reshape(qkv, (1, -1, 3, heads, depth)), (2, 0, 3, 1, 4)), 3
-    )  # (1, U, N, d) each
-    return ops.transpose(scaled_dot_product(query, key, value)[0], (1, 0, 2))
+def attend_alike(qkv, images, heads, depth):
+    """`attend` of images with as many rows each."""
+    qkv = ops.transpose(ops.reshape(qkv, (images, -1, 3, heads, depth)), (2, 0, 3, 1, 4))
+    attended = scaled_dot_product(*ops.unstack(qkv, 3))  # (B, U, N/B, d)
+    return ops.reshape(ops.transpose(attended, (0, 2, 1, 3)), (-1, heads * depth))
 
 
 def attend_groups(qkv, rows, heads):

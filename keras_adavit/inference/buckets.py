@@ -1,9 +1,9 @@
 """Packed execution on JAX, where shapes are static: sizes are rounded up to a few.
 
 One compiled function holds a variant for every size and picks among them when it runs, so that policies may change from
-batch to batch without compiling anew: a sub-layer has `ROW_LEVELS` variants for its row counts, and one for no rows.
-On CPUs attention goes image by image, in a loop, each image in the smallest of `IMAGE_LEVELS` sizes that holds its
-rows; on accelerators all images share that of the largest, see `attend.py`.
+batch to batch without compiling anew: a sub-layer has `ROW_LEVELS` variants for its row counts, one for no rows, and
+one for all, which gathers nothing. On CPUs attention goes image by image, in a loop, each image in the smallest of
+`IMAGE_LEVELS` sizes that holds its rows; on accelerators all images share that of the largest, see `attend.py`.
 """
 
 import functools
@@ -16,11 +16,12 @@ from keras_adavit.layers.kernels import scaled_dot_product
 
 ROW_LEVELS = 12  # at most 1/12 of a dense sub-layer's rows are computed in vain, 1/24 on average
 IMAGE_LEVELS = 4
+EVERYTHING = 2**31 - 1  # the row count of all rows, known to be all
 
 
 def row_sizes(largest):
-    """Row counts that have a variant, ascending: no row at all, then equal steps up to `largest`."""
-    return steps(largest, ROW_LEVELS)
+    """Row counts that have a variant, ascending: none, equal steps up to `largest`, `EVERYTHING`."""
+    return [*steps(largest, ROW_LEVELS), EVERYTHING]
 
 
 def steps(largest, levels):

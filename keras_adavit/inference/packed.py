@@ -12,7 +12,7 @@ import keras
 from keras import ops
 
 from keras_adavit.inference.attend import attend
-from keras_adavit.inference.rows import add, gather, rows_of, select
+from keras_adavit.inference.rows import add, all_rows, gather, read, rows_of, select
 from keras_adavit.layers.kernels import linear
 
 GATHER_COST = 128  # copying a weight takes about as long as this many multiply-accumulates with it
@@ -38,11 +38,11 @@ def packed_block(block, inputs, normed, token_keep, head_keep, block_keep):
     mlp_keep = token_keep if block.gates and block.gates.gate_mlp_tokens else ops.ones_like(token_keep)
 
     def attention(table, rows):
-        inputs = block.norm1(gather(table, rows.places)) if normed is None else gather(normed, rows.places)
+        inputs = block.norm1(read(table, rows)) if normed is None else read(normed, rows)
         return add(table, rows, packed_attention(block.attention, inputs, rows, head_keep, heads))
 
     def mlp(table, rows):
-        inputs = block.norm2(gather(table, rows.places))
+        inputs = block.norm2(read(table, rows))
         if full_heads:
             by_head = ops.reshape(inputs, (-1, block.num_heads, width // block.num_heads))
             inputs = by_head * keep_of_rows(head_keep, rows, inputs.dtype)
@@ -60,9 +60,12 @@ def update_rows(update, table, keep):
         from keras_adavit.inference import buckets
 
         def with_size(size, table):
-            return update(table, rows_of(keep, size)) if size else table
+            if size == 0:
+                return table
+            return update(table, all_rows(keep) if size == buckets.EVERYTHING else rows_of(keep, size))
 
-        return buckets.choose(ops.sum(keep), buckets.row_sizes(table.shape[0]), with_size, table)
+        needed = ops.where(ops.min(keep) > 0.5, buckets.EVERYTHING, ops.sum(keep))
+        return buckets.choose(needed, buckets.row_sizes(table.shape[0]), with_size, table)
     return update(table, rows_of(keep))
 
 

@@ -19,10 +19,13 @@ class Rows:
     Attributes:
         keep: (B, T) 1 for each of them, else 0.
         places: (N,) their places among the B·T tokens, ascending.
+        everything: If they are known to be all tokens, so that nothing has to be gathered: never on TensorFlow, whose
+            graph would have to hold both.
     """
 
     keep: Any
     places: Any
+    everything: bool = False
 
     @property
     def images(self):
@@ -37,7 +40,13 @@ class Rows:
 
 def rows_of(keep, size=None):
     """The `Rows` that a keep (B, T) of 0 and 1 selects; `size` as of `select`."""
-    return Rows(keep, select(ops.reshape(keep, (-1,)) > 0.5, size))
+    places = select(ops.reshape(keep, (-1,)) > 0.5, size)
+    return Rows(keep, places, keras.backend.backend() == "torch" and len(places) == keep.numel())
+
+
+def all_rows(keep):
+    """The `Rows` of a keep (B, T) that is 1 everywhere, on JAX."""
+    return Rows(keep, ops.arange(keep.size), everything=True)
 
 
 def select(mask, size=None):
@@ -74,9 +83,16 @@ def gather(table, places, axis=0):
     return tf.gather(table, places, axis=axis)
 
 
+def read(table, rows):
+    """The values (N, D) of some `Rows` in a `table` (M, D)."""
+    return table if rows.everything else gather(table, rows.places)
+
+
 def add(table, rows, values):
-    """`table` (M, D) with `values` (N, D) added at the places of some `Rows`; torch changes the table itself."""
+    """`table` (M, D) with `values` (N, D) added at the places of some `Rows`; torch may change the table itself."""
     values = ops.cast(values, table.dtype)
+    if rows.everything:
+        return table + values
     if keras.backend.backend() == "torch":
         return table.index_add_(0, rows.places, values)
     if keras.backend.backend() == "jax":
