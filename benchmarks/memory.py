@@ -16,6 +16,7 @@ from typing import Literal
 
 import tyro
 
+
 @dataclasses.dataclass(frozen=True)
 class Arguments:
     """Compares the peak memory of dense, masked and packed inference of a published model."""
