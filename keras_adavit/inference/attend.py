@@ -152,6 +152,7 @@ def pick_rows(attended, rows, first, starts, slots, heads):
     Returns:
         Tensor (N, U, d).
     """
-    slot = ops.arange(ops.shape(rows.images)[0], dtype=starts.dtype) - gather(starts, rows.images)
-    place = (gather(first, rows.images) + slot)[:, None]
+    images = rows.images
+    slot = ops.arange(ops.shape(images)[0], dtype=starts.dtype) - gather(starts, images)
+    place = (gather(first, images) + slot)[:, None]
     return gather(attended, place + ops.arange(heads, dtype=place.dtype) * slots[:, None])

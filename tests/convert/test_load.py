@@ -201,7 +201,7 @@ def test_missing_file(tmp_path):
     refuse(micro_model("deit_micro_dense"), tmp_path / "none.pth", "must be an existing file. Received:")
 
 
-@pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch is the backend")
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch cannot be hidden where it is the backend")
 def test_torch_not_installed(fixtures, monkeypatch):
     model = micro_model("deit_micro_dense")
     monkeypatch.setitem(sys.modules, "torch", None)
