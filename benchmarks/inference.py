@@ -32,7 +32,7 @@ from rich.table import Table
 
 import keras_adavit as ka
 
-SMALLEST_TURN = 16  # images
+SMALLEST_TURN = 32  # images
 CALIBRATED = (("tokens", "blocks"), ("tokens", "heads", "blocks"))
 USAGES = ((1, 1, 1), (0.5, 1, 1), (1, 0.5, 1), (1, 1, 0.5), (0.6, 0.8, 0.8))
 
@@ -53,6 +53,8 @@ class Arguments:
     """Folder of images, searched for .jpg, .jpeg, .png in any case; noise if not given."""
     rounds: int = 5
     """Turns of each model."""
+    shift: int = 0
+    """Pixels by which images move from turn to turn, so that every turn sees other ones; 0: the same."""
     masked: bool = True
     """Time masked execution too."""
     calibrated: tuple[Literal["tokens", "heads", "blocks"], ...] = CALIBRATED[0]
@@ -82,11 +84,19 @@ def main():
             if "masked" in models:
                 models["masked"].set_weights(models["packed"].get_weights())
             for size in arguments.batch_size:
-                add_row(table, f"gates, {share}: {', '.join(kinds)}", models, images, size, arguments.rounds)
+                add_row(
+                    table,
+                    f"gates, {share}: {', '.join(kinds)}",
+                    models,
+                    images,
+                    size,
+                    arguments.rounds,
+                    arguments.shift,
+                )
     if arguments.prescribed:
         for usage in USAGES:
             label = "tokens {}, heads {}, sub-layers {}".format(*usage)
-            add_row(table, label, models, images, len(images), arguments.rounds, usage)
+            add_row(table, label, models, images, len(images), arguments.rounds, 0, usage)
     console = Console(width=130)
     console.print(
         f"{arguments.preset}, {keras.backend.backend()}, float32; times over the dense model's", highlight=False
@@ -154,18 +164,20 @@ def spread_gates(model, images):
         gate.bias.assign(np.broadcast_to(offset - mean / deviation, gate.bias.shape))
 
 
-def add_row(table, label, models, images, size, rounds, usage=None):
+def add_row(table, label, models, images, size, rounds, shift, usage=None):
     """Times the models in turns and adds a row; small batches differ in what they keep, and so a turn takes several."""
     images = images[: max(size, SMALLEST_TURN)]
-    batches = [images[start : start + size] for start in range(0, len(images), size)]
     functions = {name: function_of(model, usage if name != "dense" else None) for name, model in models.items()}
-    seconds, found = {name: [] for name in models}, {}
+    seconds, found = {name: [] for name in models}, {name: [] for name in models}
     for turn in range(rounds + 1):
+        moved = np.roll(images, turn * shift, axis=2)
+        batches = [np.ascontiguousarray(moved[start : start + size]) for start in range(0, len(images), size)]
         for name, function in functions.items():
             start = time.perf_counter()
-            found[name] = np.concatenate([ops.convert_to_numpy(function(batch)["macs"]) for batch in batches])
+            macs = np.concatenate([ops.convert_to_numpy(function(batch)["macs"]) for batch in batches])
             if turn:  # the first compiles
                 seconds[name].append(time.perf_counter() - start)
+                found[name].append(macs.mean())
     time_of = {name: statistics.median(values) for name, values in seconds.items()}
     macs = float(np.mean(found["packed"])) / models["dense"].dense_macs
     ratio = {name: value / time_of["dense"] for name, value in time_of.items()}
