@@ -13,7 +13,7 @@ import functools
 import keras
 from keras import ops
 
-from keras_adavit.inference.rows import gather, round_up
+from keras_adavit.inference.rows import gather
 from keras_adavit.layers.kernels import on_cpu, scaled_dot_product
 
 STEP = 8  # S is a multiple of it, so that kernels are prepared for few sizes
@@ -45,10 +45,13 @@ def attend(qkv, rows, heads, depth):
         attended = buckets.choose(ops.max(rows.counts), sizes[1:], share, table)
     elif keras.backend.backend() == "torch" and qkv.device.type == "cpu":
         return attend_each(qkv, rows, heads)
-    elif rows.one_image:
-        return attend_alike(qkv, 1, heads, depth)
     else:
-        attended = attend_groups(table, rows, heads)
+        # One image needs no slots.
+        return ops.cond(
+            ops.shape(rows.keep)[0] == 1,
+            lambda: attend_alike(qkv, 1, heads, depth),
+            lambda: ops.reshape(attend_groups(table, rows, heads), (-1, heads * depth)),
+        )
     return ops.reshape(attended, (-1, heads * depth))
 
 
@@ -102,7 +105,7 @@ def attend_groups(qkv, rows, heads):
         members = order[empty + images * group // GROUPS : empty + images * (group + 1) // GROUPS]
         found = gather(counts, members)
         most = ops.max(ops.concatenate([found, ops.ones((1,), found.dtype)]))
-        most = round_up(most, STEP)
+        most = (most + STEP - 1) // STEP * STEP
         pieces.append(attend_slots(qkv, gather(starts, members), found, heads, most))
         size = ops.shape(members)[0]
         first.append(filled + ops.arange(size, dtype=order.dtype) * heads * most)
@@ -153,5 +156,5 @@ def pick_rows(attended, rows, first, starts, slots, heads):
     """
     images = rows.images
     slot = ops.arange(ops.shape(images)[0], dtype=starts.dtype) - gather(starts, images)
-    place = (gather(first, images) + ops.minimum(slot, slots - 1))[:, None]
+    place = (gather(first, images) + slot)[:, None]
     return gather(attended, place + ops.arange(heads, dtype=place.dtype) * slots[:, None])

@@ -8,8 +8,6 @@ weights for each image costs more than it saves. Only attention itself needs the
 B images, T tokens, D width, H heads, U used heads, N rows.
 """
 
-import functools
-
 import keras
 from keras import ops
 
@@ -34,61 +32,29 @@ def packed_block(block, inputs, normed, token_keep, head_keep, block_keep):
     """
     length, width = inputs.shape[1:]
     normed = None if normed is None else ops.reshape(normed, (-1, width))
+    head_keep = head_keep if block.head_gate is not None else None
+    full_heads = head_keep is not None and block.gates.heads == "full"
+    heads = used_heads(head_keep, length) if full_heads else None
     mlp_keep = token_keep if block.gates and block.gates.gate_mlp_tokens else ops.ones_like(token_keep)
-    keeps = [token_keep * block_keep[:, :1], mlp_keep * block_keep[:, 1:]]
-    fewer_heads = None
-    if block.head_gate is not None:
-        keeps.append(head_keep)
-        if block.gates.heads == "full" and keras.backend.backend() != "jax":  # where shapes are static
-            fewer_heads = fewer_heads_pay(head_keep, length)
-    table = ops.reshape(inputs, (-1, width))
-    if keras.backend.backend() == "torch":
-        table = table.clone()  # that it adds to
-
-    compute = functools.partial(update_table, block, table, normed, fewer_heads)
-    if keras.backend.backend() == "tensorflow":
-        table = ops.cond(
-            ops.shape(inputs)[0] == 1,
-            lambda: compute(*keeps, one_image=True),
-            lambda: compute(*keeps),
-        )
-    else:
-        table = compute(*keeps)
-    return ops.reshape(table, (-1, length, width))
-
-
-def update_table(block, table, normed, fewer_heads, attention_keep, mlp_keep, head_keep=None, one_image=False):
-    """The table (B·T, D) after a block.
-
-    Args:
-        block: A `GatedBlock`.
-        table: Tensor (B·T, D), which torch changes.
-        normed: The table after the first normalisation, or `None`.
-        fewer_heads: If attention is computed with fewer heads than there are: boolean scalar, or `None`, never.
-        attention_keep, mlp_keep: Which rows each sub-layer computes, (B, T) of 0 and 1.
-        head_keep: Tensor (B, H) of 0 and 1, or `None`: all.
-    """
-    width = table.shape[1]
 
     def attention(table, rows):
         inputs = block.norm1(read(table, rows)) if normed is None else read(normed, rows)
-        compute = functools.partial(packed_attention, block.attention, inputs, rows, head_keep)
-        if fewer_heads is None:
-            return add(table, rows, compute())
-        used = functools.partial(select, ops.max(head_keep, axis=0) > 0.5)
-        return add(table, rows, ops.cond(fewer_heads, lambda: compute(used()), compute))
+        return add(table, rows, packed_attention(block.attention, inputs, rows, head_keep, heads))
 
     def mlp(table, rows):
         inputs = block.norm2(read(table, rows))
-        if head_keep is not None and block.gates.heads == "full":
+        if full_heads:
             by_head = ops.reshape(inputs, (-1, block.num_heads, width // block.num_heads))
-            inputs = ops.reshape(by_head * keep_of_rows(head_keep, rows, inputs.dtype), (-1, width))
-        return add(table, rows, block.mlp(inputs))
+            inputs = by_head * keep_of_rows(head_keep, rows, inputs.dtype)
+        return add(table, rows, block.mlp(ops.reshape(inputs, (-1, width))))
 
-    return update_rows(mlp, update_rows(attention, table, attention_keep, one_image), mlp_keep, one_image)
+    table = ops.copy(ops.reshape(inputs, (-1, width)))  # torch adds to it in place
+    table = update_rows(attention, table, token_keep * block_keep[:, :1])
+    table = update_rows(mlp, table, mlp_keep * block_keep[:, 1:])
+    return ops.reshape(table, (-1, length, width))
 
 
-def update_rows(update, table, keep, one_image=False):
+def update_rows(update, table, keep):
     """`update(table, rows)` with the rows of the table (B·T, D) that a keep (B, T) uses."""
     if keras.backend.backend() == "jax":
         from keras_adavit.inference import buckets
@@ -100,10 +66,10 @@ def update_rows(update, table, keep, one_image=False):
 
         needed = ops.where(ops.min(keep) > 0.5, buckets.EVERYTHING, ops.sum(keep))
         return buckets.choose(needed, buckets.row_sizes(table.shape[0]), with_size, table)
-    return update(table, rows_of(keep, one_image=one_image))
+    return update(table, rows_of(keep))
 
 
-def packed_attention(layer, inputs, rows, head_keep, heads=None):
+def packed_attention(layer, inputs, rows, head_keep, heads):
     """`GatedAttention` of rows.
 
     Args:
@@ -130,28 +96,28 @@ def packed_attention(layer, inputs, rows, head_keep, heads=None):
     return linear_of_heads(layer.projection, attended, heads, (layer.num_heads, depth, layer.width), axis=0)
 
 
-def fewer_heads_pay(head_keep, length):
-    """If leaving out the heads that no image uses saves more than gathering the weights of the others costs.
+def keep_of_rows(head_keep, rows, dtype):
+    """Of every row the keep of its image's heads, (B, U) → (N, U, 1)."""
+    return gather(ops.cast(head_keep, dtype), rows.images)[..., None]
 
-    Not where no head is used: not every runtime has products of no channels.
+
+def used_heads(head_keep, length):
+    """Heads for attention to compute: integers (U,), or `None` for all, where shapes are static.
+
+    Those that an image uses; or all, where none does, or gathering weights would take longer than the rest saves.
 
     Args:
         head_keep: Tensor (B, H) of 0 and 1.
         length: T, tokens of an image.
-
-    Returns:
-        Boolean scalar.
     """
+    if keras.backend.backend() == "jax":
+        return None
     images, heads = ops.shape(head_keep)
-    used = ops.sum(ops.max(head_keep, axis=0))
-    rows = ops.cast(images * length, used.dtype)
-    return ops.logical_and(used > 0, used < heads * rows / (rows + GATHER_COST))
-
-
-def keep_of_rows(head_keep, rows, dtype):
-    """Of every row the keep of its image's heads: (B, U) → (N, U, 1), or (1, U, 1) of one image."""
-    head_keep = ops.expand_dims(ops.cast(head_keep, dtype), -1)
-    return head_keep if rows.one_image else gather(head_keep, rows.images)
+    used = ops.max(head_keep, axis=0)  # (H,)
+    count = ops.sum(used)
+    saved = ops.cast(images * length, count.dtype) * (heads - count)
+    fewer = ops.logical_and(count > 0, saved > GATHER_COST * count)
+    return select(ops.where(fewer, used, 1.0) > 0.5)
 
 
 def linear_of_heads(layer, inputs, heads, shape, axis):
@@ -169,10 +135,18 @@ def linear_of_heads(layer, inputs, heads, shape, axis):
     """
     if heads is None:
         return layer(inputs)
-    kernel = gather(ops.reshape(layer.kernel, shape), heads, axis=axis)
-    kernel = ops.reshape(kernel, (shape[0], -1) if axis else (-1, shape[-1]))
-    bias = layer.bias
-    if axis and bias is not None:
-        bias = ops.reshape(gather(ops.reshape(bias, shape[1:]), heads, axis=axis - 1), (-1,))
-    bias = None if bias is None else ops.cast(bias, inputs.dtype)
-    return linear(inputs, ops.cast(kernel, inputs.dtype), bias, layer.activation)
+
+    def some():
+        by_head = list(shape)
+        if keras.backend.backend() == "tensorflow":
+            # The same number, but unknown before it runs: with a known shape, ONNX files hold every kernel twice.
+            by_head[axis] = ops.maximum(ops.shape(heads)[0], shape[axis])
+        kernel = gather(ops.reshape(layer.kernel, by_head), heads, axis=axis)
+        kernel = ops.reshape(kernel, (shape[0], -1) if axis else (-1, shape[-1]))
+        bias = layer.bias
+        if axis and bias is not None:
+            bias = ops.reshape(gather(ops.reshape(bias, by_head[1:]), heads, axis=axis - 1), (-1,))
+        bias = None if bias is None else ops.cast(bias, inputs.dtype)
+        return linear(inputs, ops.cast(kernel, inputs.dtype), bias, layer.activation)
+
+    return ops.cond(ops.shape(heads)[0] == shape[axis], lambda: layer(inputs), some)

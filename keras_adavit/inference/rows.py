@@ -2,7 +2,7 @@
 
 Here packed execution differs between backends. TensorFlow and torch know how many rows are selected when they run; JAX
 has to know it when it compiles, so that there every selection has a `size`: places left over point behind the last
-row, are read as that row, and written nowhere. TensorFlow's are rounded up with places of token 0, written nowhere.
+row, are read as that row, and written nowhere.
 """
 
 import dataclasses
@@ -11,9 +11,6 @@ from typing import Any
 import keras
 from keras import ops
 
-# On TensorFlow several images have a multiple of so many rows: oneDNN prepares a kernel for every new size.
-STEP = 64
-
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
@@ -21,16 +18,14 @@ class Rows:
 
     Attributes:
         keep: (B, T) 1 for each of them, else 0.
-        places: (N,) their places among the B·T tokens, ascending, then places left over, see above.
+        places: (N,) their places among the B·T tokens, ascending.
         everything: If they are known to be all tokens, so that nothing has to be gathered: never on TensorFlow, whose
             graph would have to hold both.
-        one_image: If they are known to be of one image, with no place left over; only on TensorFlow.
     """
 
     keep: Any
     places: Any
     everything: bool = False
-    one_image: bool = False
 
     @property
     def images(self):
@@ -43,15 +38,10 @@ class Rows:
         return ops.cast(ops.sum(self.keep, axis=1), self.places.dtype)
 
 
-def rows_of(keep, size=None, one_image=False):
-    """The `Rows` that a keep (B, T) of 0 and 1 selects; `size` as of `select`, `one_image` as of `Rows`."""
+def rows_of(keep, size=None):
+    """The `Rows` that a keep (B, T) of 0 and 1 selects; `size` as of `select`."""
     places = select(ops.reshape(keep, (-1,)) > 0.5, size)
-    if keras.backend.backend() == "tensorflow" and not one_image:
-        import tensorflow as tf
-
-        count = tf.shape(places)[0]
-        places = tf.pad(places, [[0, round_up(count, STEP) - count]])
-    return Rows(keep, places, keras.backend.backend() == "torch" and len(places) == keep.numel(), one_image)
+    return Rows(keep, places, keras.backend.backend() == "torch" and len(places) == keep.numel())
 
 
 def all_rows(keep):
@@ -80,11 +70,6 @@ def select(mask, size=None):
     return tf.reshape(tf.cast(tf.where(mask), tf.int32), (-1,))
 
 
-def round_up(number, step):
-    """The next multiple of `step`, of integer tensors."""
-    return (number + step - 1) // step * step
-
-
 def gather(table, places, axis=0):
     """Rows of `table` (M, ...) at `places`, an integer tensor of any shape, or what lies there along another axis."""
     if keras.backend.backend() == "jax":
@@ -110,15 +95,20 @@ def add(table, rows, values):
         return table + values
     if keras.backend.backend() == "torch":
         return table.index_add_(0, rows.places, values)
-    if rows.one_image:
-        import tensorflow as tf
+    if keras.backend.backend() == "jax":
+        return add_everywhere(table, rows.keep, values)
+    import tensorflow as tf
 
-        return tf.tensor_scatter_nd_add(table, rows.places[:, None], values)  # one operation counts for more than cores
-    return add_everywhere(table, rows.keep, values)
+    return tf.cond(
+        tf.shape(rows.keep)[0] == 1,  # fewer operations count for more than all cores
+        lambda: tf.tensor_scatter_nd_add(table, rows.places[:, None], values),
+        lambda: add_everywhere(table, rows.keep, values),
+    )
 
 
 def add_everywhere(table, keep, values):
     """`add` in one pass that reads a row of zeros where nothing is added: on all cores, which no scatter uses."""
-    keep = ops.cast(ops.reshape(keep, (-1,)), "int32")
+    keep = ops.reshape(keep, (-1,))
+    keep = ops.cast(keep, "int32")
     values = ops.concatenate([ops.zeros((1, table.shape[1]), values.dtype), values])
     return table + gather(values, ops.cumsum(keep) * keep)
