@@ -7,13 +7,11 @@ import argparse
 import os
 import statistics
 import sys
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
-
-SMALLEST_TURN = 32  # images
+from turns import SMALLEST_TURN, time_in_turns
 
 
 def onnx_runtime(path):
@@ -39,21 +37,6 @@ def saved_model(path):
     return run
 
 
-def time_in_turns(models, images, size, rounds, shift):
-    """Seconds and mean MACs of each model in every turn but the first; images are moved by `shift` pixels a turn."""
-    seconds, macs = {kind: [] for kind in models}, {kind: [] for kind in models}
-    for turn in range(rounds + 1):
-        moved = np.roll(images, turn * shift, axis=2)
-        batches = [np.ascontiguousarray(moved[start : start + size]) for start in range(0, len(images), size)]
-        for kind, run in models.items():
-            start = time.perf_counter()
-            found = np.concatenate([run(batch)["macs"] for batch in batches])
-            if turn:
-                seconds[kind].append(time.perf_counter() - start)
-                macs[kind].append(found.mean())
-    return seconds, macs
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
@@ -64,14 +47,17 @@ def main():
     for name, load in (("ONNX Runtime", onnx_runtime), ("SavedModel", saved_model)):
         models = {kind: load(f"{arguments.folder}/{kind}") for kind in ("dense", "packed")}
         for size in arguments.batch_size:
-            # Small batches differ in what they keep, and so a turn takes several.
+            if size > len(data["images"]):
+                parser.error(
+                    f"`--batch-size` must be at most the {len(data['images'])} images exported. Received: {size}"
+                )
             images = data["images"][: max(size, SMALLEST_TURN)]
-            for shift, of in ((0, "the same images"), (5, "other images")):
+            for shift, which in ((0, "the same images"), (5, "other images")):
                 seconds, macs = time_in_turns(models, images, size, arguments.rounds, shift)
                 dense, packed = (statistics.median(seconds[kind]) for kind in models)
                 share, count = np.mean(macs["packed"]) / data["dense_macs"], len(images)
                 print(
-                    f"{name}, batch {size}, {of} every turn: MACs {share:.3f}, time {packed / dense:.3f}, "
+                    f"{name}, batch {size}, {which} every turn: MACs {share:.3f}, time {packed / dense:.3f}, "
                     f"realised {share * dense / packed:.2f}, "
                     f"images/s dense {count / dense:.1f}, packed {count / packed:.1f}",
                     flush=True,

@@ -17,7 +17,6 @@ The three models take turns on the same images, so that whatever else the machin
 import dataclasses
 import os
 import statistics
-import time
 from pathlib import Path
 from typing import Literal
 
@@ -29,10 +28,10 @@ import tyro
 from keras import ops
 from rich.console import Console
 from rich.table import Table
+from turns import SMALLEST_TURN, time_in_turns
 
 import keras_adavit as ka
 
-SMALLEST_TURN = 32  # images
 CALIBRATED = (("tokens", "blocks"), ("tokens", "heads", "blocks"))
 USAGES = ((1, 1, 1), (0.5, 1, 1), (1, 0.5, 1), (1, 1, 0.5), (0.6, 0.8, 0.8))
 
@@ -165,19 +164,10 @@ def spread_gates(model, images):
 
 
 def add_row(table, label, models, images, size, rounds, shift, usage=None):
-    """Times the models in turns and adds a row; small batches differ in what they keep, and so a turn takes several."""
+    """Times the models in turns and adds a row."""
     images = images[: max(size, SMALLEST_TURN)]
     functions = {name: function_of(model, usage if name != "dense" else None) for name, model in models.items()}
-    seconds, found = {name: [] for name in models}, {name: [] for name in models}
-    for turn in range(rounds + 1):
-        moved = np.roll(images, turn * shift, axis=2)
-        batches = [np.ascontiguousarray(moved[start : start + size]) for start in range(0, len(images), size)]
-        for name, function in functions.items():
-            start = time.perf_counter()
-            macs = np.concatenate([ops.convert_to_numpy(function(batch)["macs"]) for batch in batches])
-            if turn:  # the first compiles
-                seconds[name].append(time.perf_counter() - start)
-                found[name].append(macs.mean())
+    seconds, found = time_in_turns(functions, images, size, rounds, shift)
     time_of = {name: statistics.median(values) for name, values in seconds.items()}
     macs = float(np.mean(found["packed"])) / models["dense"].dense_macs
     ratio = {name: value / time_of["dense"] for name, value in time_of.items()}

@@ -2,8 +2,8 @@
 
 Image by image nothing is computed in vain: on CPUs torch does so, on views of the table, and JAX in a loop, see
 `buckets.py`. Where starting operations would cost more than that, one gather lays query, key and value out as
-(A, U, S, d), in S slots an image, as many as the largest of a group of images needs; it takes the place of a dense
-block's transposition.
+(A, U, S, d), in S slots an image, as many as the largest of a group of images needs, rounded up; it takes the place of
+a dense block's transposition.
 
 B images, A of a group, U used heads, d channels of a head, N rows, S slots.
 """
@@ -16,7 +16,7 @@ from keras import ops
 from keras_adavit.inference.rows import gather
 from keras_adavit.layers.kernels import on_cpu, scaled_dot_product
 
-STEP = 8  # S is a multiple of it, so that kernels are prepared for few sizes
+STEP = 8  # S is a multiple of it, so that oneDNN, on TensorFlow, prepares kernels for few sizes
 GROUPS = 3  # so that fewer slots stay empty; more groups take more operations
 
 
