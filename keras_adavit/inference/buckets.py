@@ -41,7 +41,7 @@ def choose(needed, candidates, branch, *operands):
     Returns:
         What the branch returns, the same shape for every size.
     """
-    level = jnp.searchsorted(jnp.array(candidates), needed.astype("int32"))
+    level = jnp.sum(jnp.array(candidates) < needed.astype("int32"))
     if not compiling(level):  # lax.switch would compile all of them at every call
         return branch(candidates[int(level)], *operands)
     return lax.switch(level, [functools.partial(branch, size) for size in candidates], *operands)

@@ -12,7 +12,7 @@ import keras
 from keras import ops
 
 from keras_adavit.inference.attend import attend
-from keras_adavit.inference.rows import add, all_rows, gather, read, rows_of, select
+from keras_adavit.inference.rows import add, gather, read, rows_of, select
 from keras_adavit.layers.kernels import linear
 
 GATHER_COST = 128  # copying a weight takes about as long as this many multiply-accumulates with it
@@ -59,10 +59,12 @@ def update_rows(update, table, keep):
     if keras.backend.backend() == "jax":
         from keras_adavit.inference import buckets
 
+        rows = rows_of(keep)  # once, not in every variant
+
         def with_size(size, table):
             if size == 0:
                 return table
-            return update(table, all_rows(keep) if size == buckets.EVERYTHING else rows_of(keep, size))
+            return update(table, rows.all() if size == buckets.EVERYTHING else rows.first(size))
 
         needed = ops.where(ops.min(keep) > 0.5, buckets.EVERYTHING, ops.sum(keep))
         return buckets.choose(needed, buckets.row_sizes(table.shape[0]), with_size, table)

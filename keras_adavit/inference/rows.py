@@ -1,8 +1,8 @@
 """Rows that a sub-layer computes: selecting, gathering and writing them back.
 
 Here packed execution differs between backends. TensorFlow and torch know how many rows are selected when they run; JAX
-has to know it when it compiles, so that there every selection has a `size`: places left over point behind the last
-row, are read as that row, and written nowhere.
+has to know it when it compiles, so that there a selection has B·T places, of which a number known then is computed,
+see `Rows.first`: those left over point behind the last row, are read as that row, and written nowhere.
 """
 
 import dataclasses
@@ -21,11 +21,21 @@ class Rows:
         places: (N,) their places among the B·T tokens, ascending.
         everything: If they are known to be all tokens, so that nothing has to be gathered: never on TensorFlow, whose
             graph would have to hold both.
+        numbers: (B·T,) as of `number`, on JAX, where they are shared by variants for many sizes.
     """
 
     keep: Any
     places: Any
     everything: bool = False
+    numbers: Any = None
+
+    def first(self, size):
+        """The first rows, of which there are `size`."""
+        return dataclasses.replace(self, places=self.places[:size])
+
+    def all(self):
+        """The same where they are known to be all tokens."""
+        return dataclasses.replace(self, everything=True)
 
     @property
     def images(self):
@@ -38,31 +48,25 @@ class Rows:
         return ops.cast(ops.sum(self.keep, axis=1), self.places.dtype)
 
 
-def rows_of(keep, size=None):
-    """The `Rows` that a keep (B, T) of 0 and 1 selects; `size` as of `select`."""
-    places = select(ops.reshape(keep, (-1,)) > 0.5, size)
+def rows_of(keep):
+    """The `Rows` that a keep (B, T) of 0 and 1 selects; on JAX followed by others, see `Rows.first`."""
+    if keras.backend.backend() == "jax":
+        numbers, size = number(keep), keep.size
+        places = ops.full((size,), size, "int32")
+        places = places.at[numbers - 1].set(ops.arange(size), mode="drop", wrap_negative_indices=False)
+        return Rows(keep, places, numbers=numbers)
+    places = select(ops.reshape(keep, (-1,)) > 0.5)
     return Rows(keep, places, keras.backend.backend() == "torch" and len(places) == keep.numel())
 
 
-def all_rows(keep):
-    """The `Rows` of a keep (B, T) that is 1 everywhere, on JAX."""
-    return Rows(keep, ops.arange(keep.size), everything=True)
+def number(keep):
+    """Of every token of a keep (B, T) the number of its row, from 1, or 0 where it has none: int32 (B·T,)."""
+    keep = ops.cast(ops.reshape(keep, (-1,)), "int32")
+    return ops.cumsum(keep) * keep
 
 
-def select(mask, size=None):
-    """Places of the true elements.
-
-    Args:
-        mask: Boolean tensor (M,).
-        size: Static number of places, at least the number of true elements; read on JAX only, and required there.
-
-    Returns:
-        Integer tensor (N,), ascending.
-    """
-    if keras.backend.backend() == "jax":
-        import jax.numpy as jnp
-
-        return jnp.nonzero(mask, size=size, fill_value=mask.shape[0])[0]
+def select(mask):
+    """Places (N,) of the true elements of a boolean tensor (M,), ascending; not on JAX."""
     if keras.backend.backend() == "torch":
         return mask.nonzero()[:, 0]
     import tensorflow as tf
@@ -96,19 +100,17 @@ def add(table, rows, values):
     if keras.backend.backend() == "torch":
         return table.index_add_(0, rows.places, values)
     if keras.backend.backend() == "jax":
-        return add_everywhere(table, rows.keep, values)
+        return add_everywhere(table, rows.numbers, values)
     import tensorflow as tf
 
     return tf.cond(
         tf.shape(rows.keep)[0] == 1,  # fewer operations count for more than all cores
         lambda: tf.tensor_scatter_nd_add(table, rows.places[:, None], values),
-        lambda: add_everywhere(table, rows.keep, values),
+        lambda: add_everywhere(table, number(rows.keep), values),
     )
 
 
-def add_everywhere(table, keep, values):
+def add_everywhere(table, numbers, values):
     """`add` in one pass that reads a row of zeros where nothing is added: on all cores, which no scatter uses."""
-    keep = ops.reshape(keep, (-1,))
-    keep = ops.cast(keep, "int32")
     values = ops.concatenate([ops.zeros((1, table.shape[1]), values.dtype), values])
-    return table + gather(values, ops.cumsum(keep) * keep)
+    return table + gather(values, numbers)

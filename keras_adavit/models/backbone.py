@@ -7,6 +7,7 @@ from keras import ops
 from keras_adavit import macs
 from keras_adavit.baselines import given_policy
 from keras_adavit.gate_config import GateConfig
+from keras_adavit.inference.in_turn import run_in_turn
 from keras_adavit.layers.block import GatedBlock
 from keras_adavit.layers.kernels import LayerNormalization
 from keras_adavit.layers.patch_dropout import PatchDropout
@@ -175,17 +176,19 @@ class AdaViTBackbone(keras.Model):
         tokens = ops.concatenate([class_token, tokens], axis=1) + self.position
         if self.drop_patches:
             tokens = self.drop_patches(tokens, training=training)
-        decisions = []
-        for index, block in enumerate(self.blocks):
+
+        def call_block(block, tokens, given):
             tokens, decided = block(
                 tokens,
                 training=training,
                 temperature=temperature,
-                policy={key: keep[:, index] for key, keep in given.items()},
+                policy=given,
                 class_attention="class_attention" in details,
                 packed=packed,
             )
-            decisions.append({**decided, "class_tokens": tokens[:, 0]})
+            return tokens, {**decided, "class_tokens": tokens[:, 0]}
+
+        tokens, decisions = run_in_turn(self.blocks, call_block, tokens, given, packed)
         policy = stack_blocks(decisions, POLICY_KEYS)
         details = stack_blocks(decisions, details)
         return {"tokens": self.norm(tokens), **policy, "macs": self.macs(policy), **details}

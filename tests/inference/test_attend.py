@@ -57,7 +57,8 @@ def make(name):
 @pytest.mark.parametrize("name", KEEPS)
 def test_forms_agree(name, form):
     keep, qkv = make(name)
-    rows = rows_of(ops.convert_to_tensor(keep), len(qkv))
+    rows = rows_of(ops.convert_to_tensor(keep))
+    rows = rows.first(len(qkv)) if keras.backend.backend() == "jax" else rows
     found = ops.convert_to_numpy(forms()[form](ops.convert_to_tensor(qkv), rows))
     np.testing.assert_allclose(found, expected(qkv, keep.sum(axis=1).astype(int)), rtol=1e-5, atol=1e-5)
 
@@ -70,11 +71,11 @@ def test_compiled_with_more_rows_than_are_kept(name, on_cpu, monkeypatch):
 
     monkeypatch.setattr(attend, "on_cpu", lambda: on_cpu)  # the form for accelerators runs on the CPU too
     keep, qkv = make(name)
-    for spare in (0, 4):
+    for spare in {0, min(4, keep.size - len(qkv))}:
         padded = np.concatenate([qkv, np.full((spare, qkv.shape[1]), 7.0, "float32")])
 
         def run(qkv, keep):
-            return attend.attend(qkv, rows_of(keep, qkv.shape[0]), HEADS, DEPTH)
+            return attend.attend(qkv, rows_of(keep).first(qkv.shape[0]), HEADS, DEPTH)
 
         found = np.asarray(jax.jit(run)(padded, keep))[: len(qkv)]
         np.testing.assert_allclose(found, expected(qkv, keep.sum(axis=1).astype(int)), rtol=1e-5, atol=1e-5)

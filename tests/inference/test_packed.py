@@ -1,5 +1,7 @@
 """Packed execution gives what masked execution gives, whatever the policy."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -124,6 +126,47 @@ def test_groups_of_images():
 def test_policies_of_a_model(policy):
     masked, packed = both(make_model(), make_images(4), lambda model, images: model(images, policy=policy))
     np.testing.assert_allclose(packed["logits"], masked["logits"], rtol=1e-4, atol=1e-4)
+
+
+LATE = {
+    "tokens first": ka.GateConfig(first_token_gated_block=0, first_gated_block=2),
+    "tokens last": ka.GateConfig(first_token_gated_block=2, first_gated_block=1, normalize_policy_input=True),
+    "partial heads": ka.GateConfig(heads="partial", first_gated_block=1),
+    "no tokens": ka.GateConfig(tokens=False, first_gated_block=1),
+}
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_blocks_that_are_gated_differently(name):
+    model = make_model(LATE[name], depth=4)
+    masked, packed = both(model, make_images(6), RUNS["predict"])
+    np.testing.assert_allclose(packed.pop("logits"), masked.pop("logits"), rtol=1e-4, atol=1e-4)
+    for key, value in masked.items():
+        np.testing.assert_array_equal(packed[key], value)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="on JAX alone blocks are a loop where they are compiled")
+@pytest.mark.parametrize("name", LATE)
+def test_compiled_with_given_decisions(name):
+    """What is not gated stays used; details are those of each block."""
+    import jax
+
+    model, images = make_model(LATE[name], depth=4), make_images(5)
+    given = ka.RandomPolicy(0.5, 0.5, 0.5)(model.backbone.policy_shapes(5))
+    for policy in (given, {"head_keep": given["head_keep"]}):
+        for details in (False, ("token_logits", "head_logits", "block_logits", "class_tokens")):
+
+            def run(model, images, policy=policy, details=details):
+                weights = [
+                    [weight.value for weight in each]
+                    for each in (model.trainable_variables, model.non_trainable_variables)
+                ]
+                call = functools.partial(model.stateless_call, policy=policy, details=details)
+                return jax.jit(call)(*weights, images)[0]
+
+            masked, packed = both(model, images, run)
+            for key, value in masked.items():
+                np.testing.assert_allclose(packed[key], value, rtol=1e-4, atol=1e-4)
 
 
 def test_mixed_precision():
