@@ -153,20 +153,19 @@ def test_compiled_with_given_decisions(name):
 
     model, images = make_model(LATE[name], depth=4), make_images(5)
     given = ka.RandomPolicy(0.5, 0.5, 0.5)(model.backbone.policy_shapes(5))
+    details = ("token_logits", "head_logits", "block_logits", "class_tokens")
     for policy in (given, {"head_keep": given["head_keep"]}):
-        for details in (False, ("token_logits", "head_logits", "block_logits", "class_tokens")):
 
-            def run(model, images, policy=policy, details=details):
-                weights = [
-                    [weight.value for weight in each]
-                    for each in (model.trainable_variables, model.non_trainable_variables)
-                ]
-                call = functools.partial(model.stateless_call, policy=policy, details=details)
-                return jax.jit(call)(*weights, images)[0]
+        def run(model, images, policy=policy):
+            call = functools.partial(model.stateless_call, policy=policy, details=details)
+            weights = (
+                [weight.value for weight in each] for each in (model.trainable_variables, model.non_trainable_variables)
+            )
+            return jax.jit(call)(*weights, images)[0]
 
-            masked, packed = both(model, images, run)
-            for key, value in masked.items():
-                np.testing.assert_allclose(packed[key], value, rtol=1e-4, atol=1e-4)
+        masked, packed = both(model, images, run)
+        for key, value in masked.items():
+            np.testing.assert_allclose(packed[key], value, rtol=1e-4, atol=1e-4)
 
 
 def test_mixed_precision():
@@ -248,6 +247,7 @@ def test_xla_falls_back_to_masked_and_says_so():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="sizes are static on JAX alone")
+@pytest.mark.all_sizes
 def test_one_compilation_serves_many_policies():
     import jax
 
@@ -258,10 +258,12 @@ def test_one_compilation_serves_many_policies():
     model = make_model(depth=1, gates=ka.GateConfig(first_gated_block=0))
     model.execution = "packed"
     rng = np.random.default_rng(0)
-    usages, counts = set(), []
+    usages, counts, seen = set(), [], []
     try:
         for _ in range(8):
-            outputs = model.predict_on_batch(rng.normal(size=(4, 32, 32, 3), scale=3.0).astype("float32"))
+            images = rng.normal(size=(4, 32, 32, 3), scale=3.0).astype("float32")
+            outputs = model.predict_on_batch(images)
+            seen.append((images, outputs["logits"]))
             usages.add(float(outputs["token_keep"].sum()))
             counts.append(len(compiled))
     finally:
@@ -269,3 +271,6 @@ def test_one_compilation_serves_many_policies():
     assert len(usages) > 3
     assert counts[0] > 0
     assert counts[-1] == counts[0]
+    model.execution = "masked"
+    for images, logits in seen:
+        np.testing.assert_allclose(logits, model.predict_on_batch(images)["logits"], rtol=1e-4, atol=1e-4)

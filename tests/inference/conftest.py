@@ -1,0 +1,13 @@
+"""On JAX these tests compile variants for fewer sizes, which takes most of their time; one has them all."""
+
+import keras
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def few_sizes(request, monkeypatch):
+    if keras.backend.backend() == "jax" and not request.node.get_closest_marker("all_sizes"):
+        from keras_adavit.inference import buckets
+
+        monkeypatch.setattr(buckets, "ROW_LEVELS", 3)
+        monkeypatch.setattr(buckets, "IMAGE_LEVELS", 2)
