@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_adavit.errors import InputError
 from keras_adavit.inference.execution import check_execution
+from keras_adavit.inference.in_turn import written_out
 from keras_adavit.models.classifier import AdaViTClassifier
 
 FORMATS = ("saved_model", "onnx")
@@ -83,7 +84,7 @@ def write_onnx(model, path, signature):
     """Writes ONNX; Keras and tf2onnx do, and what ONNX Runtime would not recognise is rewritten."""
     import onnx
 
-    with warnings.catch_warnings():  # of tf2onnx, which looks for what NumPy 2 has no more
+    with written_out(), warnings.catch_warnings():  # of tf2onnx, which looks for what NumPy 2 has no more
         warnings.simplefilter("ignore")
         model.export(str(path), format="onnx", input_signature=signature, opset_version=OPSET, verbose=False)
     converted = onnx.load(path)

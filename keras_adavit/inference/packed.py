@@ -12,7 +12,7 @@ import keras
 from keras import ops
 
 from keras_adavit.inference.attend import attend
-from keras_adavit.inference.rows import add, gather, read, rows_of, select
+from keras_adavit.inference.rows import add, gather, read, replace, rows_of, select
 from keras_adavit.layers.kernels import linear
 
 GATHER_COST = 128  # copying a weight takes about as long as this many multiply-accumulates with it
@@ -31,27 +31,51 @@ def packed_block(block, inputs, normed, token_keep, head_keep, block_keep):
         Tensor (B, T, D).
     """
     length, width = inputs.shape[1:]
+    table = ops.copy(ops.reshape(inputs, (-1, width)))  # torch adds to it in place
     normed = None if normed is None else ops.reshape(normed, (-1, width))
     head_keep = head_keep if block.head_gate is not None else None
-    full_heads = head_keep is not None and block.gates.heads == "full"
-    heads = used_heads(head_keep, length) if full_heads else None
+    compute = one_image if inputs.shape[0] == 1 and keras.backend.backend() != "jax" else images
+    return ops.reshape(compute(block, table, normed, token_keep, head_keep, block_keep), (-1, length, width))
+
+
+def images(block, table, normed, token_keep, head_keep, block_keep):
+    """`packed_block` of a table (B·T, D), `normed` too; without a head gate `head_keep` is `None`."""
     mlp_keep = token_keep if block.gates and block.gates.gate_mlp_tokens else ops.ones_like(token_keep)
+    heads = used_heads(head_keep, token_keep.shape[1]) if scales_heads(block) else None
 
     def attention(table, rows):
         inputs = block.norm1(read(table, rows)) if normed is None else read(normed, rows)
         return add(table, rows, packed_attention(block.attention, inputs, rows, head_keep, heads))
 
     def mlp(table, rows):
-        inputs = block.norm2(read(table, rows))
-        if full_heads:
-            by_head = ops.reshape(inputs, (-1, block.num_heads, width // block.num_heads))
-            inputs = by_head * keep_of_rows(head_keep, rows, inputs.dtype)
-        return add(table, rows, block.mlp(ops.reshape(inputs, (-1, width))))
+        return add(table, rows, packed_mlp(block, read(table, rows), rows, head_keep))
 
-    table = ops.copy(ops.reshape(inputs, (-1, width)))  # torch adds to it in place
     table = update_rows(attention, table, token_keep * block_keep[:, :1])
-    table = update_rows(mlp, table, mlp_keep * block_keep[:, 1:])
-    return ops.reshape(table, (-1, length, width))
+    return update_rows(mlp, table, mlp_keep * block_keep[:, 1:])
+
+
+def one_image(block, table, normed, token_keep, head_keep, block_keep):
+    """`images` of one, in fewer operations: both sub-layers share its rows, and a skipped one takes none at all."""
+    rows = rows_of(token_keep)
+    kept = read(table, rows)
+
+    def attention(heads=None):
+        inputs = block.norm1(kept) if normed is None else read(normed, rows)
+        return add(kept, rows.all(), packed_attention(block.attention, inputs, rows.all(), head_keep, heads))
+
+    branches = [lambda: kept, attention]
+    choice = ops.cast(block_keep[0, 0], "int32")
+    if scales_heads(block):
+        length = token_keep.shape[1]
+        branches.append(lambda: attention(used_heads(head_keep, length)))
+        choice = choice * (1 + ops.cast(fewer_heads_pay(head_keep, length), "int32"))
+    kept = ops.switch(choice, branches)
+    if not (block.gates and block.gates.gate_mlp_tokens):
+        table = kept = replace(table, rows, kept)
+    kept = ops.cond(
+        block_keep[0, 1] > 0.5, lambda: add(kept, rows.all(), packed_mlp(block, kept, rows, head_keep)), lambda: kept
+    )
+    return replace(table, rows, kept) if block.gates and block.gates.gate_mlp_tokens else kept
 
 
 def update_rows(update, table, keep):
@@ -98,15 +122,30 @@ def packed_attention(layer, inputs, rows, head_keep, heads):
     return linear_of_heads(layer.projection, attended, heads, (layer.num_heads, depth, layer.width), axis=0)
 
 
+def packed_mlp(block, inputs, rows, head_keep):
+    """The MLP of a block, of rows (N, D), with its normalisation."""
+    inputs = block.norm2(inputs)
+    if scales_heads(block):
+        by_head = ops.reshape(inputs, (-1, block.num_heads, block.width // block.num_heads))
+        inputs = ops.reshape(by_head * keep_of_rows(head_keep, rows, inputs.dtype), (-1, block.width))
+    return block.mlp(inputs)
+
+
+def scales_heads(block):
+    """If a skipped head is zero in attention and in what the MLP reads: full heads, not partial ones."""
+    return block.head_gate is not None and block.gates.heads == "full"
+
+
 def keep_of_rows(head_keep, rows, dtype):
-    """Of every row the keep of its image's heads, (B, U) → (N, U, 1)."""
-    return gather(ops.cast(head_keep, dtype), rows.images)[..., None]
+    """Of every row the keep of its image's heads, (B, U) → (N, U, 1), or (1, U, 1) where one image is all there is."""
+    head_keep = ops.expand_dims(ops.cast(head_keep, dtype), -1)
+    return head_keep if head_keep.shape[0] == 1 else gather(head_keep, rows.images)
 
 
 def used_heads(head_keep, length):
     """Heads for attention to compute: integers (U,), or `None` for all, where shapes are static.
 
-    Those that an image uses; or all, where none does, or gathering weights would take longer than the rest saves.
+    Those that an image uses; or all, where that would not pay.
 
     Args:
         head_keep: Tensor (B, H) of 0 and 1.
@@ -114,12 +153,19 @@ def used_heads(head_keep, length):
     """
     if keras.backend.backend() == "jax":
         return None
+    return select(ops.where(fewer_heads_pay(head_keep, length), ops.max(head_keep, axis=0), 1.0) > 0.5)
+
+
+def fewer_heads_pay(head_keep, length):
+    """If leaving out the heads that no image uses saves more time than gathering the weights of the others takes.
+
+    Not where none is used: not every runtime has products of no channels. Arguments are those of `used_heads`, the
+    result is a boolean scalar.
+    """
     images, heads = ops.shape(head_keep)
-    used = ops.max(head_keep, axis=0)  # (H,)
-    count = ops.sum(used)
+    count = ops.sum(ops.max(head_keep, axis=0))
     saved = ops.cast(images * length, count.dtype) * (heads - count)
-    fewer = ops.logical_and(count > 0, saved > GATHER_COST * count)
-    return select(ops.where(fewer, used, 1.0) > 0.5)
+    return ops.logical_and(count > 0, saved > GATHER_COST * count)
 
 
 def linear_of_heads(layer, inputs, heads, shape, axis):

@@ -19,8 +19,7 @@ class Rows:
     Attributes:
         keep: (B, T) 1 for each of them, else 0.
         places: (N,) their places among the B·T tokens, ascending.
-        everything: If they are known to be all tokens, so that nothing has to be gathered: never on TensorFlow, whose
-            graph would have to hold both.
+        everything: If they are known to be all that the table holds, so that nothing has to be gathered.
         numbers: (B·T,) as of `number`, on JAX, where they are shared by variants for many sizes.
     """
 
@@ -34,7 +33,7 @@ class Rows:
         return dataclasses.replace(self, places=self.places[:size])
 
     def all(self):
-        """The same where they are known to be all tokens."""
+        """The same in a table that holds no others."""
         return dataclasses.replace(self, everything=True)
 
     @property
@@ -92,6 +91,17 @@ def read(table, rows):
     return table if rows.everything else gather(table, rows.places)
 
 
+def replace(table, rows, values):
+    """`table` (M, D) with `values` (N, D) at the places of some `Rows`; not on JAX. Torch changes the table itself."""
+    if rows.everything:
+        return values
+    if keras.backend.backend() == "torch":
+        return table.index_copy_(0, rows.places, values)
+    import tensorflow as tf
+
+    return tf.tensor_scatter_nd_update(table, rows.places[:, None], values)
+
+
 def add(table, rows, values):
     """`table` (M, D) with `values` (N, D) added at the places of some `Rows`; torch may change the table itself."""
     values = ops.cast(values, table.dtype)
@@ -103,8 +113,8 @@ def add(table, rows, values):
         return add_everywhere(table, rows.numbers, values)
     import tensorflow as tf
 
-    return tf.cond(
-        tf.shape(rows.keep)[0] == 1,  # fewer operations count for more than all cores
+    return ops.cond(
+        ops.shape(rows.keep)[0] == 1,  # fewer operations count for more than all cores
         lambda: tf.tensor_scatter_nd_add(table, rows.places[:, None], values),
         lambda: add_everywhere(table, number(rows.keep), values),
     )
