@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 import keras_adavit as ka
+from keras_adavit.inference import packed as packed_module
 from keras_adavit.layers.block import GatedBlock
 
 LENGTH, WIDTH, HEADS = 10, 24, 3
@@ -120,6 +121,27 @@ def test_groups_of_images():
     """More images than one group takes, with any number of rows."""
     masked, packed = both(make_model(), make_images(23), RUNS["call"])
     np.testing.assert_allclose(packed["logits"], masked["logits"], rtol=1e-4, atol=1e-4)
+
+
+ONE = {
+    "all gates": ka.GateConfig(),
+    "every token in the MLP": ka.GateConfig(gate_mlp_tokens=False),
+    "partial heads": ka.GateConfig(heads="partial"),
+    "tokens only": ka.GateConfig(heads=None, blocks=False),
+    "no tokens": ka.GateConfig(tokens=False),
+}
+
+
+@pytest.mark.parametrize("name", ONE)
+def test_one_image(name, monkeypatch):
+    """Alone and compiled, with heads left out wherever one is not used, and after batches of several."""
+    monkeypatch.setattr(packed_module, "GATHER_COST", 0)
+    model = make_model(ONE[name], depth=4)
+    masked, packed = both(model, make_images(9), lambda model, images: model.predict(images, batch_size=4, verbose=0))
+    if model.backbone.gates.heads == "full":
+        assert (masked["head_keep"][-1].sum(axis=-1) < 3).any()
+    for key, value in masked.items():
+        np.testing.assert_allclose(packed[key], value, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("policy", [ka.RandomPolicy(0.0, 0.0, 0.0), ka.RandomPolicy(0.5, 0.5, 0.5), ka.OpenPolicy()])
