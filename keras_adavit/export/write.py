@@ -84,8 +84,8 @@ def write_onnx(model, path, signature):
     """Writes ONNX; Keras and tf2onnx do, and what ONNX Runtime would not recognise is rewritten."""
     import onnx
 
-    with written_out(), warnings.catch_warnings():  # of tf2onnx, which looks for what NumPy 2 has no more
-        warnings.simplefilter("ignore")
+    with written_out(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tf2onnx looks for what NumPy 2 has no more
         model.export(str(path), format="onnx", input_signature=signature, opset_version=OPSET, verbose=False)
     converted = onnx.load(path)
     for graph in graphs(converted.graph):

@@ -71,12 +71,18 @@ def weights_like(block, model):
 
     Those of a gate that it does not have are zeros: with a threshold of zero it keeps everything.
     """
-    own = {weight.path.removeprefix(block.path): weight.value for weight in block.weights}
-    paths = ((weight.path.removeprefix(model.path), weight) for weight in model.weights)
+    own = {path_within(block, weight): weight.value for weight in block.weights}
+    paths = ((path_within(model, weight), weight) for weight in model.weights)
     return [own[path] if path in own else ops.zeros(weight.shape, weight.dtype) for path, weight in paths]
 
 
+def path_within(block, weight):
+    """The path of a weight from its block on; fails where that is not part of it."""
+    return weight.path.rsplit(f"{block.name}/", 1)[1]
+
+
 def call_with(call, model, weights, tokens, given):
+    """`call` of a block that has other weights for once."""
     with keras.StatelessScope(list(zip(model.weights, weights, strict=True))):
         return call(model, tokens, given)
 
@@ -102,6 +108,7 @@ def call_function(blocks, call, tokens, given):
     import tensorflow as tf
 
     model = blocks[-1]
+    values = [[tf.convert_to_tensor(value) for value in weights_like(block, model)] for block in blocks]
 
     @tf.function(autograph=False, experimental_attributes={"_noinline": True})
     def run(weights, tokens, keeps):
@@ -119,5 +126,4 @@ def call_function(blocks, call, tokens, given):
         only = tf.zeros((1,), "int32")
         return run_all(*tf.nest.map_structure(lambda tensor: tf.gather(tensor, only), (tokens, given)))
 
-    values = [[tf.convert_to_tensor(value) for value in weights_like(block, model)] for block in blocks]
     return tf.cond(tf.shape(tokens)[0] == 1, run_one, lambda: run_all(tokens, given))

@@ -34,13 +34,13 @@ def packed_block(block, inputs, normed, token_keep, head_keep, block_keep):
     table = ops.copy(ops.reshape(inputs, (-1, width)))  # torch adds to it in place
     normed = None if normed is None else ops.reshape(normed, (-1, width))
     head_keep = head_keep if block.head_gate is not None else None
-    compute = one_image if inputs.shape[0] == 1 and keras.backend.backend() != "jax" else images
+    compute = one_image if inputs.shape[0] == 1 and keras.backend.backend() != "jax" else several_images
     return ops.reshape(compute(block, table, normed, token_keep, head_keep, block_keep), (-1, length, width))
 
 
-def images(block, table, normed, token_keep, head_keep, block_keep):
+def several_images(block, table, normed, token_keep, head_keep, block_keep):
     """`packed_block` of a table (B·T, D), `normed` too; without a head gate `head_keep` is `None`."""
-    mlp_keep = token_keep if block.gates and block.gates.gate_mlp_tokens else ops.ones_like(token_keep)
+    mlp_keep = token_keep if gates_mlp_tokens(block) else ops.ones_like(token_keep)
     heads = used_heads(head_keep, token_keep.shape[1]) if scales_heads(block) else None
 
     def attention(table, rows):
@@ -55,13 +55,17 @@ def images(block, table, normed, token_keep, head_keep, block_keep):
 
 
 def one_image(block, table, normed, token_keep, head_keep, block_keep):
-    """`images` of one, in fewer operations: both sub-layers share its rows, and a skipped one takes none at all."""
+    """The same of one, in fewer operations: both sub-layers share its rows, and a skipped one takes none at all."""
     rows = rows_of(token_keep)
     kept = read(table, rows)
 
     def attention(heads=None):
         inputs = block.norm1(kept) if normed is None else read(normed, rows)
-        return add(kept, rows.all(), packed_attention(block.attention, inputs, rows.all(), head_keep, heads))
+        attended = packed_attention(block.attention, inputs, rows.all(), head_keep, heads)
+        return kept + ops.cast(attended, kept.dtype)
+
+    def mlp(table):
+        return table + ops.cast(packed_mlp(block, table, rows, head_keep), table.dtype)
 
     branches = [lambda: kept, attention]
     choice = ops.cast(block_keep[0, 0], "int32")
@@ -69,13 +73,11 @@ def one_image(block, table, normed, token_keep, head_keep, block_keep):
         length = token_keep.shape[1]
         branches.append(lambda: attention(used_heads(head_keep, length)))
         choice = choice * (1 + ops.cast(fewer_heads_pay(head_keep, length), "int32"))
-    kept = ops.switch(choice, branches)
-    if not (block.gates and block.gates.gate_mlp_tokens):
-        table = kept = replace(table, rows, kept)
-    kept = ops.cond(
-        block_keep[0, 1] > 0.5, lambda: add(kept, rows.all(), packed_mlp(block, kept, rows, head_keep)), lambda: kept
-    )
-    return replace(table, rows, kept) if block.gates and block.gates.gate_mlp_tokens else kept
+    attended = ops.switch(choice, branches)
+    if gates_mlp_tokens(block):
+        return replace(table, rows, ops.cond(block_keep[0, 1] > 0.5, lambda: mlp(attended), lambda: attended))
+    table = replace(table, rows, attended)
+    return ops.cond(block_keep[0, 1] > 0.5, lambda: mlp(table), lambda: table)
 
 
 def update_rows(update, table, keep):
@@ -129,6 +131,11 @@ def packed_mlp(block, inputs, rows, head_keep):
         by_head = ops.reshape(inputs, (-1, block.num_heads, block.width // block.num_heads))
         inputs = ops.reshape(by_head * keep_of_rows(head_keep, rows, inputs.dtype), (-1, block.width))
     return block.mlp(inputs)
+
+
+def gates_mlp_tokens(block):
+    """If a skipped token skips the MLP too."""
+    return block.gates is not None and block.gates.gate_mlp_tokens
 
 
 def scales_heads(block):

@@ -1,4 +1,4 @@
-"""On JAX these tests compile variants for fewer sizes, which takes most of their time; one has them all."""
+"""On JAX models compile variants for fewer sizes here, which takes most of the time, unless a test wants all."""
 
 import keras
 import pytest

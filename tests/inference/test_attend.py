@@ -8,6 +8,8 @@ from keras import ops
 from keras_adavit.inference import attend
 from keras_adavit.inference.rows import rows_of
 
+pytestmark = pytest.mark.all_sizes
+
 HEADS, DEPTH, LENGTH = 3, 4, 9
 KEEPS = {
     "some": [

@@ -50,6 +50,7 @@ def make_block(config, rng, index=1):
     return block
 
 
+@pytest.mark.all_sizes
 @settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(config=CONFIGS, batch=BATCHES, usages=st.tuples(USAGES, USAGES, USAGES), seed=st.integers(0, 2**31 - 1))
 def test_any_policy(config, batch, usages, seed):
@@ -65,6 +66,7 @@ def test_any_policy(config, batch, usages, seed):
     check_equal(*block_outputs(block, rng.normal(size=(batch, LENGTH, WIDTH)).astype("float32"), policy))
 
 
+@pytest.mark.all_sizes
 @settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(config=CONFIGS, batch=BATCHES, seed=st.integers(0, 2**31 - 1))
 def test_own_gates(config, batch, seed):
@@ -167,24 +169,33 @@ def test_blocks_that_are_gated_differently(name):
         np.testing.assert_array_equal(packed[key], value)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="on JAX alone blocks are a loop where they are compiled")
-@pytest.mark.parametrize("name", LATE)
-def test_compiled_with_given_decisions(name):
-    """What is not gated stays used; details are those of each block."""
-    import jax
+def compiled(model, images, policy, details):
+    """What a model returns, compiled where the backend compiles."""
+    if keras.backend.backend() == "jax":
+        import jax
 
-    model, images = make_model(LATE[name], depth=4), make_images(5)
-    given = ka.RandomPolicy(0.5, 0.5, 0.5)(model.backbone.policy_shapes(5))
+        call = functools.partial(model.stateless_call, policy=policy, details=details)
+        weights = (
+            [weight.value for weight in each] for each in (model.trainable_variables, model.non_trainable_variables)
+        )
+        return jax.jit(call)(*weights, images)[0]
+    call = functools.partial(model, policy=policy, details=details)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(call, autograph=False)(tf.constant(images))
+    return call(images)
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("name", LATE)
+def test_compiled_with_given_decisions(name, batch):
+    """What is not gated stays used; details are those of each block."""
+    model, images = make_model(LATE[name], depth=4), make_images(batch)
+    given = ka.RandomPolicy(0.5, 0.5, 0.5)(model.backbone.policy_shapes(batch))
     details = ("token_logits", "head_logits", "block_logits", "class_tokens")
     for policy in (given, {"head_keep": given["head_keep"]}):
-
-        def run(model, images, policy=policy):
-            call = functools.partial(model.stateless_call, policy=policy, details=details)
-            weights = (
-                [weight.value for weight in each] for each in (model.trainable_variables, model.non_trainable_variables)
-            )
-            return jax.jit(call)(*weights, images)[0]
-
+        run = functools.partial(compiled, policy=policy, details=details)
         masked, packed = both(model, images, run)
         for key, value in masked.items():
             np.testing.assert_allclose(packed[key], value, rtol=1e-4, atol=1e-4)
