@@ -3,7 +3,8 @@
     KERAS_BACKEND=tensorflow python benchmarks/memory.py --images FOLDER
 
 Each model predicts in a process of its own, on Linux; what counts is the peak of the resident memory of the whole
-process from when `predict` begins, for the first time and again. Weights and gates are those of `inference.py`.
+process from when `predict` begins, for the first time and again. Each loads its weights from a file; weights and gates
+are those of `inference.py`.
 """
 
 import dataclasses
@@ -31,8 +32,8 @@ class Arguments:
     """Folder of images; noise if not given."""
     only: Literal["dense", "masked", "packed"] | None = None
     """Measure one model in this process, and print its figures as JSON."""
-    gates: Path | None = None
-    """With `--only`, file of the calibrated weights."""
+    weights: Path | None = None
+    """With `--only`, folder of the files of weights."""
 
 
 def main():
@@ -41,11 +42,10 @@ def main():
         print(json.dumps(measure(arguments)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        gates = Path(folder) / "gates.npz"
-        write_gates(arguments, gates)  # in this process, which is not measured
+        write_weights(arguments, Path(folder))  # in this process, which is not measured
         found = {}
         for name in ("dense", "masked", "packed"):
-            command = [sys.executable, __file__, *sys.argv[1:], "--only", name, "--gates", str(gates)]
+            command = [sys.executable, __file__, *sys.argv[1:], "--only", name, "--weights", folder]
             output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             found[name] = json.loads(output.splitlines()[-1])
     for name, peaks in found.items():
@@ -62,10 +62,11 @@ def measure(arguments):
 
     import keras_adavit as ka
 
-    model = inference.build(arguments.preset, None if arguments.only == "dense" else ka.GateConfig())
+    gates = None if arguments.only == "dense" else ka.GateConfig()
+    model = ka.AdaViTClassifier.from_preset(arguments.preset, gates=gates)
+    with np.load(arguments.weights / f"{'dense' if arguments.only == 'dense' else 'gated'}.npz") as saved:
+        model.set_weights([saved[str(index)] for index in range(len(saved))])
     if arguments.only != "dense":
-        with np.load(arguments.gates) as saved:
-            model.set_weights([saved[str(index)] for index in range(len(saved))])
         model.execution = arguments.only
     model.compile(jit_compile=inference.keras.backend.backend() == "jax")
     images = inference.load_images(arguments.images, model.backbone.image_size, arguments.batch_size)
@@ -78,7 +79,7 @@ def measure(arguments):
     return peaks
 
 
-def write_gates(arguments, path):
+def write_weights(arguments, folder):
     import inference
     import numpy as np
 
@@ -89,7 +90,8 @@ def write_gates(arguments, path):
     inference.spread_gates(model, images)
     model.compile(jit_compile=inference.keras.backend.backend() == "jax")
     inference.calibrate(model, images, arguments.macs, ("tokens", "blocks"))
-    np.savez(path, **{str(index): value for index, value in enumerate(model.get_weights())})
+    for name, each in (("gated", model), ("dense", inference.build(arguments.preset, None))):
+        np.savez(folder / f"{name}.npz", **{str(index): value for index, value in enumerate(each.get_weights())})
 
 
 def peak():

@@ -26,17 +26,16 @@ def detail_keys(details):
     return keys
 
 
-def stack_blocks(decisions, keys):
+def stack_blocks(decisions):
     """Stacks what each block returned.
 
     Args:
         decisions: One dict a block, of tensors (B, ...).
-        keys: Which of their keys to stack.
 
     Returns:
         A dict of tensors (B, L, ...).
     """
-    return {key: ops.stack([block[key] for block in decisions], axis=1) for key in keys}
+    return {key: ops.stack([block[key] for block in decisions], axis=1) for key in decisions[0]}
 
 
 def token_usage(token_keep):

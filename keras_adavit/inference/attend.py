@@ -13,14 +13,14 @@ import functools
 import keras
 from keras import ops
 
-from keras_adavit.inference.rows import gather
+from keras_adavit.inference.rows import gather, keep_of_rows
 from keras_adavit.layers.kernels import on_cpu, scaled_dot_product
 
 STEP = 8  # S is a multiple of it, so that oneDNN, on TensorFlow, prepares kernels for few sizes
 GROUPS = 3  # so that fewer slots stay empty; more groups take more operations
 
 
-def attend(qkv, rows, heads, depth):
+def attend(qkv, rows, heads, depth, head_keep=None, partial=False):
     """Attention of each image's rows to each other.
 
     Args:
@@ -28,21 +28,41 @@ def attend(qkv, rows, heads, depth):
         rows: The `Rows`.
         heads: U.
         depth: d, channels of a head.
+        head_keep: Tensor (B, U) of 0 and 1, or `None`: no head is skipped.
+        partial: If the output of a skipped head is its value, not zero.
 
     Returns:
         Tensor (N, U·d).
     """
+    if keras.backend.backend() == "jax" and not rows.everything and on_cpu():
+        from keras_adavit.inference import buckets
+
+        return buckets.attend_each(qkv, rows, heads, head_keep, partial)
+    attended = attend_all(qkv, rows, heads, depth)
+    if head_keep is None:
+        return attended
+    value = ops.reshape(qkv, (-1, 3, heads, depth))[:, 2]
+    keep = keep_of_rows(head_keep, rows, attended.dtype)
+    return ops.reshape(keep_heads(ops.reshape(attended, (-1, heads, depth)), value, keep, partial), (-1, heads * depth))
+
+
+def keep_heads(attended, value, keep, partial):
+    """The output of heads (..., U, d), where a skipped one, of `keep` 0, is zero or, if `partial`, its value."""
+    kept = attended * keep
+    return kept + value * (1 - keep) if partial else kept
+
+
+def attend_all(qkv, rows, heads, depth):
+    """`attend` with all heads."""
     if rows.everything:
         return attend_alike(qkv, rows.keep.shape[0], heads, depth)
     table = ops.reshape(qkv, (-1, depth))  # (N·3·U, d)
     if keras.backend.backend() == "jax":
         from keras_adavit.inference import buckets
 
-        if on_cpu():
-            return buckets.attend_each(qkv, rows, heads)
         sizes = buckets.steps(rows.keep.shape[1], buckets.IMAGE_LEVELS)
         share = functools.partial(attend_together, rows=rows, heads=heads)
-        attended = buckets.choose(ops.max(rows.counts), sizes[1:], share, table)
+        attended = buckets.choose_size(ops.max(rows.counts), sizes[1:], share, table)
     elif keras.backend.backend() == "torch" and qkv.device.type == "cpu":
         return attend_each(qkv, rows, heads)
     else:
@@ -56,7 +76,7 @@ def attend(qkv, rows, heads, depth):
 
 
 def attend_each(qkv, rows, heads):
-    """`attend` image by image, on torch: rows of an image are neighbours, so that nothing is copied before."""
+    """`attend_all` image by image, on torch: rows of an image are neighbours, so that nothing is copied before."""
     import torch
 
     qkv = qkv.unflatten(1, (3, heads, -1)).permute(1, 2, 0, 3)[:, None]  # (3, 1, U, N, d)
@@ -78,14 +98,14 @@ def attend_together(slots, qkv, rows, heads):
 
 
 def attend_alike(qkv, images, heads, depth):
-    """`attend` of images with as many rows each."""
+    """`attend_all` of images with as many rows each."""
     qkv = ops.transpose(ops.reshape(qkv, (images, -1, 3, heads, depth)), (2, 0, 3, 1, 4))
     attended = scaled_dot_product(*ops.unstack(qkv, 3))  # (B, U, N/B, d)
     return ops.reshape(ops.transpose(attended, (0, 2, 1, 3)), (-1, heads * depth))
 
 
 def attend_groups(qkv, rows, heads):
-    """`attend` of groups of images with about as many rows, which share slots.
+    """`attend_all` of groups of images with about as many rows, which share slots.
 
     Args:
         qkv: Tensor (N·3·U, d).

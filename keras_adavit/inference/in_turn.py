@@ -7,7 +7,10 @@ import contextlib
 import contextvars
 
 import keras
+import numpy as np
 from keras import ops
+
+from keras_adavit.policy import stack_blocks
 
 SHARED = contextvars.ContextVar("shared", default=True)
 
@@ -28,13 +31,13 @@ def run_in_turn(blocks, call, tokens, given, packed):
     Args:
         blocks: The `GatedBlock`s; the last has all gates that another has.
         call: Function of a block, its input and its given decisions; returns its output, of the input's shape, and a
-            dict of tensors (B, ...).
+            dict of other tensors (B, ...).
         tokens: Input of the first block.
         given: Dict of given decisions (B, L, ...), may be empty.
         packed: If they compute packed.
 
     Returns:
-        The output of the last block, and of every block the other tensors, a list of dicts.
+        The output of the last block, and a dict of the other tensors of all blocks (B, L, ...).
     """
     given = [{key: keep[:, index] for key, keep in given.items()} for index in range(len(blocks))]
     if packed and SHARED.get() and compiles(tokens):
@@ -44,7 +47,7 @@ def run_in_turn(blocks, call, tokens, given, packed):
     for block, keeps in zip(blocks, given, strict=True):
         tokens, more = call(block, tokens, keeps)
         found.append(more)
-    return tokens, found
+    return tokens, stack_blocks(found)
 
 
 def compiles(tokens):
@@ -69,11 +72,12 @@ def stay_used(block, given):
 def weights_like(block, model):
     """Values of a block's weights, in the order of those of another block with more gates.
 
-    Those of a gate that it does not have are zeros: with a threshold of zero it keeps everything.
+    Those of a gate that it does not have are zeros: with a threshold of zero it keeps everything. They are constants,
+    for which XLA makes no kernels.
     """
     own = {path_within(block, weight): weight.value for weight in block.weights}
     paths = ((path_within(model, weight), weight) for weight in model.weights)
-    return [own[path] if path in own else ops.zeros(weight.shape, weight.dtype) for path, weight in paths]
+    return [own[path] if path in own else np.zeros(weight.shape, weight.dtype) for path, weight in paths]
 
 
 def path_within(block, weight):
@@ -100,7 +104,7 @@ def loop(blocks, call, tokens, given):
 
     turns = ops.arange(len(blocks)), {key: ops.stack([keeps[key] for keeps in given]) for key in given[0]}
     tokens, found = lax.scan(step, tokens, turns)
-    return tokens, [{key: tensor[index] for key, tensor in found.items()} for index in range(len(blocks))]
+    return tokens, {key: ops.swapaxes(tensor, 0, 1) for key, tensor in found.items()}
 
 
 def call_function(blocks, call, tokens, given):
@@ -119,7 +123,7 @@ def call_function(blocks, call, tokens, given):
         for weights, keeps in zip(values, given, strict=True):
             tokens, more = run(weights, tokens, keeps)
             found.append(more)
-        return tokens, found
+        return tokens, stack_blocks(found)
 
     def run_one():
         """Known to be one image, but not by a reshape, from which TensorFlow would infer that it always is."""

@@ -12,7 +12,7 @@ import keras
 from keras import ops
 
 from keras_adavit.inference.attend import attend
-from keras_adavit.inference.rows import add, gather, read, replace, rows_of, select
+from keras_adavit.inference.rows import add, by_rows, every_row, gather, keep_of_rows, read, replace, rows_of, select
 from keras_adavit.layers.kernels import linear
 
 GATHER_COST = 128  # copying a weight takes about as long as this many multiply-accumulates with it
@@ -44,11 +44,14 @@ def several_images(block, table, normed, token_keep, head_keep, block_keep):
     heads = used_heads(head_keep, token_keep.shape[1]) if scales_heads(block) else None
 
     def attention(table, rows):
-        inputs = block.norm1(read(table, rows)) if normed is None else read(normed, rows)
+        def inputs(rows):
+            return block.norm1(read(table, rows)) if normed is None else read(normed, rows)
+
         return add(table, rows, packed_attention(block.attention, inputs, rows, head_keep, heads))
 
     def mlp(table, rows):
-        return add(table, rows, packed_mlp(block, read(table, rows), rows, head_keep))
+        keep = [keep_of_rows(head_keep, rows, block.compute_dtype)] if scales_heads(block) else []
+        return add(table, rows, by_rows(lambda rows, *keep: packed_mlp(block, read(table, rows), *keep), rows, *keep))
 
     table = update_rows(attention, table, token_keep * block_keep[:, :1])
     return update_rows(mlp, table, mlp_keep * block_keep[:, 1:])
@@ -61,11 +64,12 @@ def one_image(block, table, normed, token_keep, head_keep, block_keep):
 
     def attention(heads=None):
         inputs = block.norm1(kept) if normed is None else read(normed, rows)
-        attended = packed_attention(block.attention, inputs, rows.all(), head_keep, heads)
+        attended = packed_attention(block.attention, lambda rows: inputs, rows.all(), head_keep, heads)
         return kept + ops.cast(attended, kept.dtype)
 
     def mlp(table):
-        return table + ops.cast(packed_mlp(block, table, rows, head_keep), table.dtype)
+        keep = [keep_of_rows(head_keep, rows, block.compute_dtype)] if scales_heads(block) else []
+        return table + ops.cast(packed_mlp(block, table, *keep), table.dtype)
 
     branches = [lambda: kept, attention]
     choice = ops.cast(block_keep[0, 0], "int32")
@@ -82,19 +86,14 @@ def one_image(block, table, normed, token_keep, head_keep, block_keep):
 
 def update_rows(update, table, keep):
     """`update(table, rows)` with the rows of the table (B·T, D) that a keep (B, T) uses."""
-    if keras.backend.backend() == "jax":
-        from keras_adavit.inference import buckets
+    rows = rows_of(keep)
+    if keras.backend.backend() != "jax":
+        return update(table, rows)
+    from keras_adavit.inference import buckets
 
-        rows = rows_of(keep)  # once, not in every variant
-
-        def with_size(size, table):
-            if size == 0:
-                return table
-            return update(table, rows.all() if size == buckets.EVERYTHING else rows.first(size))
-
-        needed = ops.where(ops.min(keep) > 0.5, buckets.EVERYTHING, ops.sum(keep))
-        return buckets.choose(needed, buckets.row_sizes(table.shape[0]), with_size, table)
-    return update(table, rows_of(keep))
+    variants = [lambda table: table, lambda table: update(table, rows), lambda table: update(table, every_row(keep))]
+    count = rows.running[-1, -1]
+    return buckets.choose(ops.sign(count) + ops.cast(count == keep.size, "int32"), variants, table)
 
 
 def packed_attention(layer, inputs, rows, head_keep, heads):
@@ -102,8 +101,8 @@ def packed_attention(layer, inputs, rows, head_keep, heads):
 
     Args:
         layer: A `GatedAttention`.
-        inputs: Tensor (N, D), normalised.
-        rows: Their `Rows`.
+        inputs: Function of some `Rows`, returns what is normalised of them (N, D).
+        rows: The `Rows`.
         head_keep: Tensor (B, H) of 0 and 1, or `None`: all heads.
         heads: Integers (U,), the heads to compute, or `None`: all.
 
@@ -112,24 +111,24 @@ def packed_attention(layer, inputs, rows, head_keep, heads):
     """
     used = layer.num_heads if heads is None else ops.shape(heads)[0]
     depth = layer.width // layer.num_heads
-    qkv = linear_of_heads(layer.qkv, inputs, heads, (layer.width, 3, layer.num_heads, depth), axis=2)
-    attended = attend(qkv, rows, used, depth)  # (N, U·D/H)
-    if head_keep is not None:
-        keep = keep_of_rows(head_keep if heads is None else gather(head_keep, heads, axis=1), rows, attended.dtype)
-        attended = ops.reshape(attended, (-1, used, depth)) * keep
-        if layer.partial_heads:
-            value = ops.reshape(qkv, (-1, 3, layer.num_heads, depth))[:, 2]
-            attended = attended + value * (1 - keep)
-        attended = ops.reshape(attended, (-1, used * depth))
-    return linear_of_heads(layer.projection, attended, heads, (layer.num_heads, depth, layer.width), axis=0)
+    head_keep = head_keep if heads is None or head_keep is None else gather(head_keep, heads, axis=1)
+
+    def project_inputs(rows):
+        return linear_of_heads(layer.qkv, inputs(rows), heads, (layer.width, 3, layer.num_heads, depth), axis=2)
+
+    def project(rows, attended):
+        return linear_of_heads(layer.projection, attended, heads, (layer.num_heads, depth, layer.width), axis=0)
+
+    attended = attend(by_rows(project_inputs, rows), rows, used, depth, head_keep, layer.partial_heads)
+    return by_rows(project, rows, attended)
 
 
-def packed_mlp(block, inputs, rows, head_keep):
-    """The MLP of a block, of rows (N, D), with its normalisation."""
+def packed_mlp(block, inputs, head_keep=None):
+    """The MLP of a block, of rows (N, D), with its normalisation; `head_keep` (N, H, 1) or (1, H, 1) if it scales."""
     inputs = block.norm2(inputs)
-    if scales_heads(block):
+    if head_keep is not None:
         by_head = ops.reshape(inputs, (-1, block.num_heads, block.width // block.num_heads))
-        inputs = ops.reshape(by_head * keep_of_rows(head_keep, rows, inputs.dtype), (-1, block.width))
+        inputs = ops.reshape(by_head * head_keep, (-1, block.width))
     return block.mlp(inputs)
 
 
@@ -141,12 +140,6 @@ def gates_mlp_tokens(block):
 def scales_heads(block):
     """If a skipped head is zero in attention and in what the MLP reads: full heads, not partial ones."""
     return block.head_gate is not None and block.gates.heads == "full"
-
-
-def keep_of_rows(head_keep, rows, dtype):
-    """Of every row the keep of its image's heads, (B, U) → (N, U, 1), or (1, U, 1) where one image is all there is."""
-    head_keep = ops.expand_dims(ops.cast(head_keep, dtype), -1)
-    return head_keep if head_keep.shape[0] == 1 else gather(head_keep, rows.images)
 
 
 def used_heads(head_keep, length):

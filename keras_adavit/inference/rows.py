@@ -1,8 +1,8 @@
 """Rows that a sub-layer computes: selecting, gathering and writing them back.
 
 Here packed execution differs between backends. TensorFlow and torch know how many rows are selected when they run; JAX
-has to know it when it compiles, so that there a selection has B·T places, of which a number known then is computed,
-see `Rows.first`: those left over point behind the last row, are read as that row, and written nowhere.
+has to know it when it compiles, so that there a selection has at least B·T places, and is computed in pieces as far as
+it is used, see `buckets.py`: places left over point behind the last row, are read as that row, and written nowhere.
 """
 
 import dataclasses
@@ -20,21 +20,29 @@ class Rows:
         keep: (B, T) 1 for each of them, else 0.
         places: (N,) their places among the B·T tokens, ascending.
         everything: If they are known to be all that the table holds, so that nothing has to be gathered.
-        numbers: (B·T,) as of `number`, on JAX, where they are shared by variants for many sizes.
+        running: (B, T) on JAX, how many of them there are up to each token, that included.
     """
 
     keep: Any
     places: Any
     everything: bool = False
-    numbers: Any = None
+    running: Any = None
 
-    def first(self, size):
-        """The first rows, of which there are `size`."""
-        return dataclasses.replace(self, places=self.places[:size])
+    def part(self, start, size):
+        """`size` of the rows, from one on; on JAX."""
+        import jax
+
+        return dataclasses.replace(self, places=jax.lax.dynamic_slice_in_dim(self.places, start, size))
 
     def all(self):
         """The same in a table that holds no others."""
         return dataclasses.replace(self, everything=True)
+
+    @property
+    def numbers(self):
+        """Of every token the number of its row, from 1, or 0 where it has none: int32 (B·T,)."""
+        keep = ops.cast(ops.reshape(self.keep, (-1,)), "int32")
+        return keep * (ops.cumsum(keep) if self.running is None else ops.reshape(self.running, (-1,)))
 
     @property
     def images(self):
@@ -48,20 +56,22 @@ class Rows:
 
 
 def rows_of(keep):
-    """The `Rows` that a keep (B, T) of 0 and 1 selects; on JAX followed by others, see `Rows.first`."""
+    """The `Rows` that a keep (B, T) of 0 and 1 selects; on JAX followed by others, as many as pieces hold."""
     if keras.backend.backend() == "jax":
-        numbers, size = number(keep), keep.size
-        places = ops.full((size,), size, "int32")
-        places = places.at[numbers - 1].set(ops.arange(size), mode="drop", wrap_negative_indices=False)
-        return Rows(keep, places, numbers=numbers)
+        from keras_adavit.inference import buckets
+
+        running, size = buckets.running_count(keep), keep.size
+        places = ops.full((buckets.places(*keep.shape),), size, "int32")
+        rows = Rows(keep, places, running=running)
+        found = places.at[rows.numbers - 1].set(ops.arange(size), mode="drop", wrap_negative_indices=False)
+        return dataclasses.replace(rows, places=found)
     places = select(ops.reshape(keep, (-1,)) > 0.5)
     return Rows(keep, places, keras.backend.backend() == "torch" and len(places) == keep.numel())
 
 
-def number(keep):
-    """Of every token of a keep (B, T) the number of its row, from 1, or 0 where it has none: int32 (B·T,)."""
-    keep = ops.cast(ops.reshape(keep, (-1,)), "int32")
-    return ops.cumsum(keep) * keep
+def every_row(keep):
+    """The `Rows` of a keep (B, T) that is known to be 1 everywhere; on JAX."""
+    return Rows(keep, ops.arange(keep.size), everything=True)
 
 
 def select(mask):
@@ -86,9 +96,24 @@ def gather(table, places, axis=0):
     return tf.gather(table, places, axis=axis)
 
 
+def by_rows(function, rows, *tables):
+    """`function(rows, *tables)`, which computes each row by itself: on JAX in pieces, see `buckets.in_pieces`."""
+    if keras.backend.backend() == "jax" and not rows.everything:
+        from keras_adavit.inference import buckets
+
+        return buckets.in_pieces(function, rows, *tables)
+    return function(rows, *tables)
+
+
 def read(table, rows):
     """The values (N, D) of some `Rows` in a `table` (M, D)."""
     return table if rows.everything else gather(table, rows.places)
+
+
+def keep_of_rows(head_keep, rows, dtype):
+    """Of every row the keep of its image's heads, (B, U) → (N, U, 1), or (1, U, 1) where one image is all there is."""
+    head_keep = ops.expand_dims(ops.cast(head_keep, dtype), -1)
+    return head_keep if head_keep.shape[0] == 1 else gather(head_keep, rows.images)
 
 
 def replace(table, rows, values):
@@ -116,7 +141,7 @@ def add(table, rows, values):
     return ops.cond(
         ops.shape(rows.keep)[0] == 1,  # fewer operations count for more than all cores
         lambda: tf.tensor_scatter_nd_add(table, rows.places[:, None], values),
-        lambda: add_everywhere(table, number(rows.keep), values),
+        lambda: add_everywhere(table, rows.numbers, values),
     )
 
 

@@ -14,7 +14,7 @@ from keras_adavit.layers.patch_dropout import PatchDropout
 from keras_adavit.layers.patch_embedding import PatchEmbedding
 from keras_adavit.layers.tokens_to_token import TokensToToken
 from keras_adavit.models.check_sizes import check_sizes
-from keras_adavit.policy import POLICY_KEYS, detail_keys, stack_blocks
+from keras_adavit.policy import POLICY_KEYS, detail_keys
 
 
 @keras.saving.register_keras_serializable("keras_adavit")
@@ -186,12 +186,11 @@ class AdaViTBackbone(keras.Model):
                 class_attention="class_attention" in details,
                 packed=packed,
             )
-            return tokens, {**decided, "class_tokens": tokens[:, 0]}
+            decided["class_tokens"] = tokens[:, 0]
+            return tokens, {key: decided[key] for key in (*POLICY_KEYS, *details)}
 
         tokens, decisions = run_in_turn(self.blocks, call_block, tokens, given, packed)
-        policy = stack_blocks(decisions, POLICY_KEYS)
-        details = stack_blocks(decisions, details)
-        return {"tokens": self.norm(tokens), **policy, "macs": self.macs(policy), **details}
+        return {"tokens": self.norm(tokens), **decisions, "macs": self.macs(decisions)}
 
     @property
     def image_shape(self):

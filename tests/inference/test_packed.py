@@ -50,7 +50,6 @@ def make_block(config, rng, index=1):
     return block
 
 
-@pytest.mark.all_sizes
 @settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(config=CONFIGS, batch=BATCHES, usages=st.tuples(USAGES, USAGES, USAGES), seed=st.integers(0, 2**31 - 1))
 def test_any_policy(config, batch, usages, seed):
@@ -66,7 +65,6 @@ def test_any_policy(config, batch, usages, seed):
     check_equal(*block_outputs(block, rng.normal(size=(batch, LENGTH, WIDTH)).astype("float32"), policy))
 
 
-@pytest.mark.all_sizes
 @settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(config=CONFIGS, batch=BATCHES, seed=st.integers(0, 2**31 - 1))
 def test_own_gates(config, batch, seed):
@@ -280,7 +278,6 @@ def test_xla_falls_back_to_masked_and_says_so():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="sizes are static on JAX alone")
-@pytest.mark.all_sizes
 def test_one_compilation_serves_many_policies():
     import jax
 
