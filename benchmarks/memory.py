@@ -3,7 +3,9 @@
     KERAS_BACKEND=tensorflow python benchmarks/memory.py --images FOLDER
 
 Each model predicts in a process of its own, on Linux; what counts is the peak of the resident memory of the whole
-process from when `predict` begins, for the first time and again. Each loads its weights from a file; weights and gates
+process from when `predict` begins, for the first time and again. That holds what was freed and not given back too, such
+as that of a compiler: `--allocated` counts what was in use alone, over the whole process, with memray (`pip install
+memray`). Each loads its weights from a file; weights and gates
 are those of `inference.py`.
 """
 
@@ -30,6 +32,8 @@ class Arguments:
     """Share of the dense model's MACs to which tokens and sub-layers are calibrated."""
     images: Path | None = None
     """Folder of images; noise if not given."""
+    allocated: bool = False
+    """Count memory in use instead of resident memory."""
     only: Literal["dense", "masked", "packed"] | None = None
     """Measure one model in this process, and print its figures as JSON."""
     weights: Path | None = None
@@ -43,16 +47,25 @@ def main():
         return
     with tempfile.TemporaryDirectory() as folder:
         write_weights(arguments, Path(folder))  # in this process, which is not measured
-        found = {}
-        for name in ("dense", "masked", "packed"):
-            command = [sys.executable, __file__, *sys.argv[1:], "--only", name, "--weights", folder]
-            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            found[name] = json.loads(output.splitlines()[-1])
+        found = {name: measure_alone(arguments, name, folder) for name in ("dense", "masked", "packed")}
     for name, peaks in found.items():
         shares = [
             f"{peak:6.0f} MiB, {peak / dense:.3f} of dense" for peak, dense in zip(peaks, found["dense"], strict=True)
         ]
-        print(f"{name:7s} first {shares[0]}; again {shares[1]}")
+        print(f"{name:7s} " + "; again ".join(shares))
+
+
+def measure_alone(arguments, name, folder):
+    """Peaks of a model in a process of its own, in MiB: one if allocated memory counts, else two, see `measure`."""
+    trace = Path(folder) / f"{name}.bin"
+    memray = ["-m", "memray", "run", "-o", str(trace)] if arguments.allocated else []
+    command = [sys.executable, *memray, __file__, *sys.argv[1:], "--only", name, "--weights", folder]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    if arguments.allocated:
+        from memray import FileReader
+
+        return [FileReader(trace).metadata.peak_memory / 2**20]
+    return json.loads(output.splitlines()[-1])
 
 
 def measure(arguments):
