@@ -5,8 +5,7 @@
 Each model predicts in a process of its own, on Linux; what counts is the peak of the resident memory of the whole
 process from when `predict` begins, for the first time and again. That holds what was freed and not given back too, such
 as that of a compiler: `--allocated` counts what was in use alone, over the whole process, with memray (`pip install
-memray`). Each loads its weights from a file; weights and gates
-are those of `inference.py`.
+memray`). Each loads its weights from a file; weights and gates are those of `inference.py`.
 """
 
 import dataclasses

@@ -19,8 +19,8 @@ from keras_adavit.inference.attend import keep_heads
 from keras_adavit.layers.kernels import scaled_dot_product
 
 ROW_DIGITS = 5  # a 31st of the rows is the smallest piece; half of it is computed in vain, on average
-ROW_LEVELS = 8
-IMAGE_LEVELS = 4
+ROW_LEVELS = 8  # of one image
+IMAGE_LEVELS = 4  # for attention
 
 
 def smallest_piece(length):
