@@ -1,6 +1,7 @@
 """Fetches the published ImageNet weights of the dense models."""
 
 import hashlib
+import urllib.error
 from pathlib import Path
 
 import keras
@@ -32,6 +33,8 @@ def download(file):
     try:
         path = Path(keras.utils.get_file(file, origin, cache_subdir="models", cache_dir=CACHE))
     except Exception as error:  # Keras raises nothing more precise
+        if isinstance(error.__context__, urllib.error.HTTPError):
+            error.__context__.close()  # the answer of the server, which Keras leaves open
         raise InputError(
             f"`weights` could not be fetched; bring the file and call `load_torch_checkpoint`. Received: {error}"
         ) from error

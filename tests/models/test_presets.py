@@ -188,3 +188,6 @@ def test_a_file_that_cannot_be_fetched_is_one_sentence(release, fixtures, monkey
     with pytest.raises(ka.InputError, match="could not be fetched; bring the file") as error:
         build(num_classes=10, image_size=64)
     assert "\n" not in str(error.value)
+    answer = error.value.__cause__.__context__
+    assert answer.code == 404
+    assert answer.fp.closed  # else its connection stays open until it is collected
