@@ -33,9 +33,6 @@ def load(name, fixtures, **changes):
     return model
 
 
-as_array = ops.convert_to_numpy
-
-
 @pytest.mark.parametrize("eager", [True, False], ids=["eager", "compiled"])
 def test_logits_and_every_decision(name, golden, images, fixtures, eager):
     model = load(name, fixtures)
@@ -64,31 +61,13 @@ def test_output_of_every_block(name, golden, images, fixtures):
         np.testing.assert_allclose(ops.convert_to_numpy(tokens), expected, rtol=1e-4, atol=1e-4, err_msg=str(index))
 
 
-def test_bfloat16_is_close(name, golden, images, fixtures):
-    exact = load(name, fixtures)(images, details=True)
-    rounded = load(name, fixtures, dtype="mixed_bfloat16")
-    # A decision is a step: where a float32 logit lies within rounding of its threshold, it may fall the other way, and
-    # the logits of that image are then those of another policy. So the decisions are given here, and looked at below.
-    outputs = rounded(
-        images, policy={key: exact[key] for key, published in POLICY.items() if published in golden.files} or None
-    )
-    error, norm = (
-        np.linalg.norm(values) for values in (as_array(outputs["logits"]) - golden["logits"], golden["logits"])
-    )
-    assert error < 0.02 * norm
-
-    free = rounded(images)
-    flipped = np.zeros(len(images), "bool")
-    for kind, threshold in (("token", 0.6), ("head", 0.5), ("block", 0.5)):
-        changed = as_array(exact[f"{kind}_keep"]) != as_array(free[f"{kind}_keep"])
-        distance = np.abs(as_array(exact[f"{kind}_logits"]) - np.log(threshold / (1 - threshold)))
-        assert (distance[changed[..., -distance.shape[-1] :]] < 0.05).all()
-        flipped |= changed.any(axis=(1, 2))
-    assert flipped.sum() <= 1
-    error, norm = (
-        np.linalg.norm(values[~flipped]) for values in (as_array(free["logits"]) - golden["logits"], golden["logits"])
-    )
-    assert error < 0.05 * norm
+@pytest.mark.parametrize("eager", [True, False], ids=["eager", "compiled"])
+def test_bfloat16_is_close(name, golden, images, fixtures, eager):
+    model = load(name, fixtures, dtype="mixed_bfloat16")
+    model.compile(run_eagerly=eager)
+    # Decisions are steps: one that rounding turns is an error of 10 to 20 % here.
+    error = np.linalg.norm(model.predict(images, verbose=0)["logits"] - golden["logits"])
+    assert error < 0.02 * np.linalg.norm(golden["logits"])
 
 
 def test_saved_model_is_the_same(name, golden, images, fixtures, tmp_path):

@@ -40,7 +40,7 @@ class LayerNormalization(keras.layers.LayerNormalization):
 
 
 def linear(inputs, kernel, bias=None, activation=None):
-    """activation(inputs·kernel + bias).
+    """activation(inputs·kernel + bias); in mixed precision the sum is not rounded before the bias is in it.
 
     Args:
         inputs: Tensor (..., C).
@@ -59,6 +59,10 @@ def linear(inputs, kernel, bias=None, activation=None):
     elif keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
+        if tf.executing_eagerly() and inputs.dtype.size < 4:
+            # In a graph the operations below are fused; eagerly each would round its result.
+            parts = (None if part is None else tf.cast(part, tf.float32) for part in (inputs, kernel, bias))
+            return tf.cast(linear(*parts, activation), inputs.dtype)
         flat = len(inputs.shape) == 2
         outputs = tf.matmul(inputs if flat else tf.reshape(inputs, (-1, ops.shape(kernel)[0])), kernel)
         outputs = outputs if bias is None else tf.nn.bias_add(outputs, bias)
@@ -68,9 +72,23 @@ def linear(inputs, kernel, bias=None, activation=None):
         # Every size that is known stays known.
         return tf.reshape(outputs, (-1, *ops.shape(inputs)[1:-1], ops.shape(kernel)[1]))
     else:
-        outputs = ops.matmul(inputs, kernel)
-        outputs = outputs if bias is None else outputs + bias
+        kernel = ops.convert_to_tensor(kernel)
+        outputs = product(inputs, kernel) if inputs.dtype.itemsize < 4 else ops.matmul(inputs, kernel)
+        outputs = ops.cast(outputs if bias is None else outputs + bias, inputs.dtype)
     return outputs if activation is None else activation(outputs)
+
+
+@ops.custom_gradient
+def product(inputs, kernel):
+    """inputs·kernel (..., D) in float32, on JAX; the products of the gradient keep the precision of the operands."""
+    import jax.numpy as jnp
+
+    def gradient(upstream):
+        upstream = upstream.astype(inputs.dtype)
+        rows = inputs.reshape(-1, inputs.shape[-1]), upstream.reshape(-1, upstream.shape[-1])
+        return upstream @ kernel.T, rows[0].T @ rows[1]
+
+    return jnp.matmul(inputs, kernel, preferred_element_type="float32"), gradient
 
 
 def gelu(inputs):

@@ -24,7 +24,7 @@ class TokensToToken(keras.layers.Layer):
     """
 
     def __init__(self, kind, token_width, width, layer_norm_epsilon=1e-5, **kwargs):
-        super().__init__(autocast=False, **kwargs)  # the performer computes in float32
+        super().__init__(autocast=False, **kwargs)  # the performer and the last layer compute in float32
         self.kind = kind
         self.token_width = token_width
         self.width = width
@@ -33,7 +33,7 @@ class TokensToToken(keras.layers.Layer):
             TOKEN_LAYERS[kind](token_width, layer_norm_epsilon, dtype=self.dtype_policy, name=f"attention{number}")
             for number in (1, 2)
         ]
-        self.project = Dense(width, dtype=self.dtype_policy, name="project")
+        self.project = Dense(width, dtype=self.variable_dtype, name="project")
 
     def build(self, input_shape):
         channels = input_shape[-1]

@@ -94,8 +94,9 @@ class AdaViTBackbone(keras.Model):
 
         self.hidden = int(width * mlp_ratio)
         self.length = (image_size // patch_size) ** 2 + 1  # tokens T, class token included
+        # A stem takes few of the MACs, and what it rounds would disturb every decision: it stays float32.
         if stem == "patch":
-            self.stem = PatchEmbedding(patch_size, width, dtype=self.dtype_policy, name="stem")
+            self.stem = PatchEmbedding(patch_size, width, dtype=self.variable_dtype, name="stem")
         else:
             self.stem = TokensToToken(
                 stem, token_width, width, layer_norm_epsilon, dtype=self.dtype_policy, name="stem"
