@@ -33,6 +33,10 @@ STEMS = {
         "reduce": "mlp.fc2",
     },
 }
+# Weights that read unfolded patches, whose channels come before their positions there and after them here: how many of
+# these a patch has.
+UNFOLDED = {"attention1.norm1": 49, "attention1.kqv": 49, "attention1.attn.qkv": 49}
+UNFOLDED |= {"attention2.norm1": 9, "attention2.kqv": 9, "attention2.attn.qkv": 9, "project": 9}
 PARAMETERS = {"kernel": "weight", "gamma": "weight", "beta": "bias"}
 GATES = ("_select.",)
 DISTILLED = ("dist_token", "head_dist.weight")
@@ -67,11 +71,18 @@ def to_keras(name, array):
         array: Linear layers (out, in), the patch convolution (D, C, p, p), or any other.
 
     Returns:
-        Linear layers (in, out), the patch embedding (p·p·C, D); all others as they are.
+        Linear layers (in, out), the patch embedding (p·p·C, D); all others as they are. What reads unfolded patches
+        has their positions before their channels.
     """
     if name == "patch_embed.proj.weight" and array.ndim == 4:
         return array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
-    return array.T if name.endswith(".weight") and array.ndim == 2 else array
+    array = array.T if name.endswith(".weight") and array.ndim == 2 else array
+    layer, _, parameter = name.removeprefix("tokens_to_token.").rpartition(".")
+    positions = UNFOLDED.get(layer)
+    reads = positions and (parameter == "weight" or layer.endswith("norm1"))  # the bias of a linear layer does not
+    if not reads or len(array) % positions:
+        return array
+    return array.reshape(-1, positions, *array.shape[1:]).swapaxes(0, 1).reshape(array.shape)
 
 
 def join(names, arrays):

@@ -74,11 +74,11 @@ class TokensToToken(keras.layers.Layer):
 
 
 def soft_split(grid, size, stride, padding):
-    """Overlapping square patches, each flattened: channels first, then position, as `torch.nn.Unfold` orders them.
+    """Overlapping square patches, each flattened in the order of an image: rows, columns, channels.
 
-    The grid is cut into tiles of `stride` × `stride`; as a patch is smaller than two tiles, it lies in the square of
-    2 × 2 tiles that starts at its own. So a reshape, two concatenations and one crop do it on every backend, where
-    the built-in extraction is a convolution on some, slower and not exact on a GPU, or lacks a free batch size.
+    The grid is cut into tiles of `stride` × `stride`; as a patch is smaller than two tiles, it begins with a tile and
+    ends with a part of the next. So a reshape and two concatenations do it on every backend, where the built-in
+    extraction is a convolution on some, slower and not exact on a GPU, or lacks a free batch size.
 
     Args:
         grid: Tensor (B, S, S, C); `stride` divides S.
@@ -87,14 +87,13 @@ def soft_split(grid, size, stride, padding):
         padding: Zeros before the first row and column, less than `stride`; behind the last as many as are needed.
 
     Returns:
-        Tensor (B, (S/stride)², C·size²), patches in reading order.
+        Tensor (B, (S/stride)², size²·C), patches in reading order.
     """
-    channels, side = grid.shape[3], grid.shape[1] // stride
+    channels, side, rest = grid.shape[3], grid.shape[1] // stride, size - stride
     before_after = (padding, stride - padding)
     grid = ops.pad(grid, ((0, 0), before_after, before_after, (0, 0)))
     tiles = ops.reshape(grid, (-1, side + 1, stride, side + 1, stride, channels))
-    tiles = ops.transpose(tiles, (0, 1, 3, 2, 4, 5))  # (B, side+1, side+1, stride, stride, C)
-    tiles = ops.concatenate([tiles[:, :-1], tiles[:, 1:]], axis=3)
-    tiles = ops.concatenate([tiles[:, :, :-1], tiles[:, :, 1:]], axis=4)  # (B, side, side, 2·stride, 2·stride, C)
-    patches = ops.reshape(tiles[:, :, :, :size, :size], (-1, side**2, size**2, channels))
-    return ops.reshape(ops.transpose(patches, (0, 1, 3, 2)), (-1, side**2, channels * size**2))
+    tiles = ops.transpose(tiles, (0, 1, 3, 2, 4, 5))
+    tiles = ops.concatenate([tiles[:, :-1], tiles[:, 1:, :, :rest]], axis=3)
+    tiles = ops.concatenate([tiles[:, :, :-1], tiles[:, :, 1:, :, :rest]], axis=4)  # (B, side, side, size, size, C)
+    return ops.reshape(tiles, (-1, side**2, size**2 * channels))

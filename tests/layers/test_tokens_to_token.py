@@ -19,13 +19,14 @@ def normal(*shape):
 
 @pytest.mark.parametrize("split", [*SPLITS[:2], (4, 4, 0), (4, 2, 1)], ids=str)
 @pytest.mark.parametrize("channels", [1, 5])
-def test_soft_split_orders_as_torch_unfold_does(split, channels):
+def test_soft_split_is_torch_unfold_with_channels_last(split, channels):
     torch = pytest.importorskip("torch")
     size, stride, padding = split
     grid = normal(2, 16, 16, channels)
     found = ops.convert_to_numpy(soft_split(ops.convert_to_tensor(grid), *split))
     unfold = torch.nn.Unfold(size, stride=stride, padding=padding)
-    expected = unfold(torch.from_numpy(grid.transpose(0, 3, 1, 2).copy())).numpy().transpose(0, 2, 1)
+    expected = unfold(torch.from_numpy(grid.transpose(0, 3, 1, 2).copy())).numpy()  # (B, C·size², patches)
+    expected = expected.reshape(2, channels, size**2, -1).transpose(0, 3, 2, 1).reshape(found.shape)
     np.testing.assert_array_equal(found, expected)
 
 
