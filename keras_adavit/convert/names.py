@@ -80,7 +80,7 @@ def to_keras(name, array):
     layer, _, parameter = name.removeprefix("tokens_to_token.").rpartition(".")
     positions = UNFOLDED.get(layer)
     reads = positions and (parameter == "weight" or layer.endswith("norm1"))  # the bias of a linear layer does not
-    if not reads or len(array) % positions:
+    if not reads or len(array) % positions:  # what does not divide is no such weight: its shape will be refused
         return array
     return array.reshape(-1, positions, *array.shape[1:]).swapaxes(0, 1).reshape(array.shape)
 
