@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from keras_adavit.layers.tokens_to_token import SPLITS
+
 # Checked in this order: gates first, for their names contain those of blocks.
 BODY = {
     "token_gate": "attn.token_select.mlp_head",
@@ -33,10 +35,13 @@ STEMS = {
         "reduce": "mlp.fc2",
     },
 }
-# Weights that read unfolded patches, whose channels come before their positions there and after them here: how many of
+# Layers that read unfolded patches, whose channels come before their positions there and after them here: how many of
 # these a patch has.
-UNFOLDED = {"attention1.norm1": 49, "attention1.kqv": 49, "attention1.attn.qkv": 49}
-UNFOLDED |= {"attention2.norm1": 9, "attention2.kqv": 9, "attention2.attn.qkv": 9, "project": 9}
+UNFOLDED = {
+    f"{reader}{layer}": size**2
+    for reader, (size, _, _) in zip(("attention1.", "attention2."), SPLITS, strict=False)
+    for layer in ("norm1", "kqv", "attn.qkv")
+} | {"project": SPLITS[-1][0] ** 2}
 PARAMETERS = {"kernel": "weight", "gamma": "weight", "beta": "bias"}
 GATES = ("_select.",)
 DISTILLED = ("dist_token", "head_dist.weight")

@@ -60,7 +60,7 @@ def linear(inputs, kernel, bias=None, activation=None):
         import tensorflow as tf
 
         if tf.executing_eagerly() and inputs.dtype.size < 4:
-            # In a graph the operations below are fused; eagerly each would round its result.
+            # A graph can fuse the operations below, and oneDNN does; eagerly each would round its result.
             parts = (None if part is None else tf.cast(part, tf.float32) for part in (inputs, kernel, bias))
             return tf.cast(linear(*parts, activation), inputs.dtype)
         flat = len(inputs.shape) == 2

@@ -55,7 +55,7 @@ class TokenLayer(keras.layers.Layer):
         """Re-structures the tokens of an image.
 
         Args:
-            inputs: Tensor (B, T, C·k²), unfolded patches.
+            inputs: Tensor (B, T, k²·C), unfolded patches.
             training: If the performer drops.
 
         Returns:

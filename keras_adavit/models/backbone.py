@@ -94,7 +94,7 @@ class AdaViTBackbone(keras.Model):
 
         self.hidden = int(width * mlp_ratio)
         self.length = (image_size // patch_size) ** 2 + 1  # tokens T, class token included
-        # A stem takes few of the MACs, and what it rounds would disturb every decision: it stays float32.
+        # What a stem gives is not rounded: that would disturb every decision, and its last layer takes few of the MACs.
         if stem == "patch":
             self.stem = PatchEmbedding(patch_size, width, dtype=self.variable_dtype, name="stem")
         else:
