@@ -34,7 +34,7 @@ def attend(qkv, rows, heads, depth, head_keep=None, partial=False):
     Returns:
         Tensor (N, U·d).
     """
-    if keras.backend.backend() == "jax" and not rows.everything and on_cpu():
+    if keras.backend.backend() == "jax" and on_cpu():
         from keras_adavit.inference import buckets
 
         return buckets.attend_each(qkv, rows, heads, head_keep, partial)
@@ -60,9 +60,9 @@ def attend_all(qkv, rows, heads, depth):
     if keras.backend.backend() == "jax":
         from keras_adavit.inference import buckets
 
-        sizes = buckets.steps(rows.keep.shape[1], buckets.IMAGE_LEVELS)
+        sizes = buckets.image_sizes(rows.keep.shape[1])
         share = functools.partial(attend_together, rows=rows, heads=heads)
-        attended = buckets.choose_size(ops.max(rows.counts), sizes[1:], share, table)
+        attended = buckets.choose_size(ops.max(rows.counts), sizes, share, table)
     elif keras.backend.backend() == "torch" and qkv.device.type == "cpu":
         return attend_each(qkv, rows, heads)
     else:

@@ -1,11 +1,10 @@
-"""Packed execution on JAX, where shapes are static: sizes are rounded up, rows to pieces of a few sizes.
+"""Packed execution on JAX, where shapes are static: sizes are rounded up, rows to whole pieces.
 
 One compiled function serves every policy, so that policies may change from batch to batch without compiling anew. The
-rows of a sub-layer are computed in pieces, one for each 1 among the binary digits of their count, so that a few
-compiled pieces make up any count; those of one image, for which reading the weights again would take too long, at once,
-in the smallest of `ROW_LEVELS` sizes. A sub-layer has a variant for no rows too, and one for all, which gathers
-nothing. On CPUs attention goes image by image, in a loop, each image in the smallest of `IMAGE_LEVELS` sizes that holds
-its rows; on accelerators all images share that of the largest, see `attend.py`.
+rows of a sub-layer are computed in a loop over pieces of one size, as many as hold them; those of one image, for which
+reading the weights again would take too long, at once, in the smallest of `ROW_LEVELS` sizes. A sub-layer has a variant
+for no rows too. On CPUs attention goes image by image, in a loop, each image in the smaller of two `image_sizes` that
+holds its rows; on accelerators all images share that of the largest, see `attend.py`.
 """
 
 import functools
@@ -18,69 +17,93 @@ from jax import lax
 from keras_adavit.inference.attend import keep_heads
 from keras_adavit.layers.kernels import scaled_dot_product
 
-ROW_DIGITS = 5  # a 31st of the rows is the smallest piece; half of it is computed in vain, on average
+PIECES = 16  # of all rows; half a piece is computed in vain, on average
 ROW_LEVELS = 8  # of one image
-IMAGE_LEVELS = 4  # for attention
 
 
-def smallest_piece(length):
-    """Rows of the smallest piece, where there are up to `length` rows."""
-    return -(-length // (2**ROW_DIGITS - 1))
+def piece_size(length):
+    """Rows of a piece, where there are up to `length` rows."""
+    return -(-length // PIECES)
 
 
 def places(batch, length):
     """Rows to lay out for images of up to `length` rows each: those of all pieces, and once more those of an image."""
-    return smallest_piece(batch * length) * (2**ROW_DIGITS - 1) + length
+    return piece_size(batch * length) * PIECES + length
 
 
 def running_count(keep):
     """How many tokens of a keep (B, T) are kept up to each of them, that included: int32 (B, T).
 
-    In products, since XLA has five kernels for a cumulated sum on CPUs, and each kernel takes a MiB to compile.
+    In a product and a sum, since XLA has five kernels for a cumulated sum on CPUs, and each takes memory to compile.
     """
     batch, length = keep.shape
     within = jnp.matmul(keep, np.triu(np.ones((length, length), "float32")), precision="highest")
-    before = jnp.matmul(within[:, -1], np.triu(np.ones((batch, batch), "float32"), 1), precision="highest")
-    return (within + before[:, None]).astype("int32")
+    before = jnp.sum(np.tri(batch, k=-1, dtype="float32") * within[:, -1], axis=1, keepdims=True)
+    return (within + before).astype("int32")
 
 
-def in_pieces(function, rows, *tables):
-    """`function(rows, *tables)`, where each row of the result depends on that row alone.
+def in_pieces(function, rows, table=None):
+    """`function(rows, table)`, where each row of the result depends on that row alone, piece by piece.
+
+    The result is written over the table, a piece over the rows of these numbers, so that another table needs no
+    memory: no piece reads what an earlier one has written, since a row's place is never before its number.
 
     Args:
-        function: Function of `Rows` and of tables of values of these rows, returns another table.
-        rows: The `Rows`, with as many places as all pieces have.
-        *tables: Tensors (N, ...), values of these rows, or (1, ...), one of all rows.
+        function: Function of some of the `Rows` and of the table, returns (n, D), values of these rows.
+        rows: The `Rows`.
+        table: Tensor (M, D) that it reads, or `None`: the result has as many rows as there are places.
 
     Returns:
-        Tensor (N, ...), zero where nothing was computed.
+        Tensor (N, D) whose first rows are the result.
     """
-
-    def part(start, size):
-        parts = (table if len(table) == 1 else lax.dynamic_slice_in_dim(table, start, size) for table in tables)
-        return function(rows.part(start, size), *parts)
-
-    def write(outputs, start, size):
-        return lax.dynamic_update_slice_in_dim(outputs, part(start, size), start, 0)
-
     (images, length), count = rows.keep.shape, rows.running[-1, -1]
-    unit = smallest_piece(images * length)
-    like = jax.eval_shape(lambda: part(0, unit))
-    outputs = jnp.zeros((len(rows.places), *like.shape[1:]), like.dtype)
+    size = piece_size(images * length)
+    if table is None:
+        like = jax.eval_shape(lambda: function(rows.part(0, size), None))
+        outputs = jnp.zeros((len(rows.places), like.shape[1]), like.dtype)
+    else:
+        outputs = jnp.pad(table, ((0, max(0, size * PIECES - len(table))), (0, 0)))
+
+    def write(size, start, outputs):
+        return overwrite(outputs, function(rows.part(start, size), outputs), start)
+
     if images == 1:
-        return choose_size(count, steps(length, ROW_LEVELS)[1:], lambda size, outputs: write(outputs, 0, size), outputs)
-    units, start = (count + unit - 1) // unit, 0
-    for digit in reversed(range(ROW_DIGITS)):
-        size, used = unit << digit, units >> digit & 1
-        compute = functools.partial(write, start=start, size=size)
-        outputs = choose(used, [lambda outputs: outputs, compute], outputs)
-        start = start + used * size
-    return outputs
+        return choose_size(count, steps(length, ROW_LEVELS)[1:], write, 0, outputs)
+    return repeat(functools.partial(write, size), outputs, count, size)
+
+
+def cut(table, start, size):
+    """`size` rows of a table, from one on that is not negative."""
+    starts = (start,) + (0,) * (table.ndim - 1)
+    return lax.dynamic_slice(table, starts, (size, *table.shape[1:]), allow_negative_indices=False)
+
+
+def overwrite(table, rows, start):
+    """The table with other rows, from one on that is not negative."""
+    starts = (start,) + (0,) * (table.ndim - 1)
+    return lax.dynamic_update_slice(table, rows.astype(table.dtype), starts, allow_negative_indices=False)
+
+
+def repeat(step, outputs, stop, stride=1):
+    """`outputs = step(start, outputs)` for 0, `stride`, 2·`stride`, … below `stop`."""
+    if not compiling(outputs):
+        return functools.reduce(lambda outputs, start: step(start, outputs), range(0, int(stop), stride), outputs)
+
+    def turn(state):
+        start, outputs = state
+        return start + stride, step(start, outputs)
+
+    return lax.while_loop(lambda state: state[0] < stop, turn, (0, outputs))[1]
 
 
 def steps(largest, levels):
     """0, `largest`·1/levels, ·2/levels, …, rounded up, each once."""
     return sorted({-(-largest * level // levels) for level in range(levels + 1)})
+
+
+def image_sizes(length):
+    """Rows for which attention is compiled, where an image has up to `length`; a third size saves 2 % of the time."""
+    return [-(-length * 2 // 3), length]
 
 
 def choose_size(needed, sizes, branch, *operands):
@@ -103,14 +126,14 @@ def compiling(tensor):
 
 def attend_each(qkv, rows, heads, head_keep, partial):
     """`attend` image by image, of a table (N, 3·H·d) with at least T rows more than the images have."""
-    width, length = qkv.shape[1] // 3, rows.keep.shape[1]
-    counts, ends = rows.counts, rows.running[:, -1]
+    width, (images, length) = qkv.shape[1] // 3, rows.keep.shape
+    ends = rows.running[:, -1]
 
     def attend(size, start, count, keep):
         """An image's attention, followed by zeros, so that shapes agree."""
         if size == 0:
             return jnp.zeros((length, width), qkv.dtype)
-        part = lax.dynamic_slice_in_dim(qkv, start, size).reshape(1, size, 3, heads, -1)
+        part = cut(qkv, start, size).reshape(1, size, 3, heads, -1)
         query, key, value = part.transpose(2, 0, 3, 1, 4)  # (1, H, S, d) each
         attended = scaled_dot_product(query, key, value, jnp.arange(size) < count)
         if keep is not None:
@@ -120,12 +143,10 @@ def attend_each(qkv, rows, heads, head_keep, partial):
 
     def update(image, outputs):
         """What is written beyond its rows is overwritten by the images that follow."""
-        start, count = ends[image] - counts[image], counts[image]
+        start = jnp.where(image > 0, ends[image - 1], 0)
+        count = ends[image] - start
         keep = None if head_keep is None else head_keep[image].astype(qkv.dtype)[None, :, None, None]
-        attended = choose_size(count, steps(length, IMAGE_LEVELS), attend, start, count, keep)
-        return lax.dynamic_update_slice_in_dim(outputs, attended, start, 0)
+        attended = choose_size(count, [0, *image_sizes(length)], attend, start, count, keep)
+        return overwrite(outputs, attended, start)
 
-    outputs = jnp.zeros((qkv.shape[0], width), qkv.dtype)
-    if compiling(qkv):
-        return lax.fori_loop(0, ends.size, update, outputs)
-    return functools.reduce(lambda outputs, image: update(image, outputs), range(ends.size), outputs)
+    return repeat(update, jnp.zeros((qkv.shape[0], width), qkv.dtype), images)

@@ -12,7 +12,7 @@ import keras
 from keras import ops
 
 from keras_adavit.inference.attend import attend
-from keras_adavit.inference.rows import add, by_rows, every_row, gather, keep_of_rows, read, replace, rows_of, select
+from keras_adavit.inference.rows import add, by_rows, gather, keep_of_rows, own, read, replace, rows_of, select
 from keras_adavit.layers.kernels import linear
 
 GATHER_COST = 128  # copying a weight takes about as long as this many multiply-accumulates with it
@@ -44,14 +44,21 @@ def several_images(block, table, normed, token_keep, head_keep, block_keep):
     heads = used_heads(head_keep, token_keep.shape[1]) if scales_heads(block) else None
 
     def attention(table, rows):
+        source, finish = to_normalize(block.norm1, table, normed)
+
         def inputs(rows):
-            return block.norm1(read(table, rows)) if normed is None else read(normed, rows)
+            return finish(read(source, rows))
 
         return add(table, rows, packed_attention(block.attention, inputs, rows, head_keep, heads))
 
     def mlp(table, rows):
-        keep = [keep_of_rows(head_keep, rows, block.compute_dtype)] if scales_heads(block) else []
-        return add(table, rows, by_rows(lambda rows, *keep: packed_mlp(block, read(table, rows), *keep), rows, *keep))
+        source, finish = to_normalize(block.norm2, table)
+
+        def transform(rows, source):
+            keep = [keep_of_rows(head_keep, rows, block.compute_dtype)] if scales_heads(block) else []
+            return packed_mlp(block, finish(read(source, rows)), *keep)
+
+        return add(table, rows, by_rows(transform, rows, source))
 
     table = update_rows(attention, table, token_keep * block_keep[:, :1])
     return update_rows(mlp, table, mlp_keep * block_keep[:, 1:])
@@ -69,7 +76,7 @@ def one_image(block, table, normed, token_keep, head_keep, block_keep):
 
     def mlp(table):
         keep = [keep_of_rows(head_keep, rows, block.compute_dtype)] if scales_heads(block) else []
-        return table + ops.cast(packed_mlp(block, table, *keep), table.dtype)
+        return table + ops.cast(packed_mlp(block, block.norm2(table), *keep), table.dtype)
 
     branches = [lambda: kept, attention]
     choice = ops.cast(block_keep[0, 0], "int32")
@@ -91,9 +98,19 @@ def update_rows(update, table, keep):
         return update(table, rows)
     from keras_adavit.inference import buckets
 
-    variants = [lambda table: table, lambda table: update(table, rows), lambda table: update(table, every_row(keep))]
-    count = rows.running[-1, -1]
-    return buckets.choose(ops.sign(count) + ops.cast(count == keep.size, "int32"), variants, table)
+    variants = [lambda table: table, lambda table: update(table, rows)]
+    return buckets.choose(ops.sign(rows.running[-1, -1]), variants, table)
+
+
+def to_normalize(norm, table, normed=None):
+    """A table to read rows of, and what remains to be done with these, so that they are normalised.
+
+    Rows are normalised when they are read, unless `normed`, the normalised table, is known; on JAX the whole table is:
+    that is one kernel, and five in a piece.
+    """
+    if normed is None and keras.backend.backend() == "jax":
+        normed = norm(table)
+    return (table, norm) if normed is None else (normed, lambda rows: rows)
 
 
 def packed_attention(layer, inputs, rows, head_keep, heads):
@@ -113,10 +130,11 @@ def packed_attention(layer, inputs, rows, head_keep, heads):
     depth = layer.width // layer.num_heads
     head_keep = head_keep if heads is None or head_keep is None else gather(head_keep, heads, axis=1)
 
-    def project_inputs(rows):
+    def project_inputs(rows, _):
         return linear_of_heads(layer.qkv, inputs(rows), heads, (layer.width, 3, layer.num_heads, depth), axis=2)
 
     def project(rows, attended):
+        attended = own(attended, rows)
         return linear_of_heads(layer.projection, attended, heads, (layer.num_heads, depth, layer.width), axis=0)
 
     attended = attend(by_rows(project_inputs, rows), rows, used, depth, head_keep, layer.partial_heads)
@@ -124,8 +142,7 @@ def packed_attention(layer, inputs, rows, head_keep, heads):
 
 
 def packed_mlp(block, inputs, head_keep=None):
-    """The MLP of a block, of rows (N, D), with its normalisation; `head_keep` (N, H, 1) or (1, H, 1) if it scales."""
-    inputs = block.norm2(inputs)
+    """The MLP of a block, of normalised rows (N, D); `head_keep` (N, H, 1) or (1, H, 1) if it scales."""
     if head_keep is not None:
         by_head = ops.reshape(inputs, (-1, block.num_heads, block.width // block.num_heads))
         inputs = ops.reshape(by_head * head_keep, (-1, block.width))

@@ -21,18 +21,20 @@ class Rows:
         places: (N,) their places among the B·T tokens, ascending.
         everything: If they are known to be all that the table holds, so that nothing has to be gathered.
         running: (B, T) on JAX, how many of them there are up to each token, that included.
+        start: On JAX, the number of the first, where they are a part.
     """
 
     keep: Any
     places: Any
     everything: bool = False
     running: Any = None
+    start: Any = None
 
     def part(self, start, size):
         """`size` of the rows, from one on; on JAX."""
-        import jax
+        from keras_adavit.inference import buckets
 
-        return dataclasses.replace(self, places=jax.lax.dynamic_slice_in_dim(self.places, start, size))
+        return dataclasses.replace(self, places=buckets.cut(self.places, start, size), start=start)
 
     def all(self):
         """The same in a table that holds no others."""
@@ -69,11 +71,6 @@ def rows_of(keep):
     return Rows(keep, places, keras.backend.backend() == "torch" and len(places) == keep.numel())
 
 
-def every_row(keep):
-    """The `Rows` of a keep (B, T) that is known to be 1 everywhere; on JAX."""
-    return Rows(keep, ops.arange(keep.size), everything=True)
-
-
 def select(mask):
     """Places (N,) of the true elements of a boolean tensor (M,), ascending; not on JAX."""
     if keras.backend.backend() == "torch":
@@ -96,13 +93,22 @@ def gather(table, places, axis=0):
     return tf.gather(table, places, axis=axis)
 
 
-def by_rows(function, rows, *tables):
-    """`function(rows, *tables)`, which computes each row by itself: on JAX in pieces, see `buckets.in_pieces`."""
-    if keras.backend.backend() == "jax" and not rows.everything:
+def by_rows(function, rows, table=None):
+    """`function(rows, table)`, which computes each row by itself: on JAX in pieces, see `buckets.in_pieces`."""
+    if keras.backend.backend() == "jax":
         from keras_adavit.inference import buckets
 
-        return buckets.in_pieces(function, rows, *tables)
-    return function(rows, *tables)
+        return buckets.in_pieces(function, rows, table)
+    return function(rows, table)
+
+
+def own(values, rows):
+    """Those of `rows`, which may be a part, of the values (N, ...) of all rows."""
+    if rows.start is None:
+        return values
+    from keras_adavit.inference import buckets
+
+    return buckets.cut(values, rows.start, len(rows.places))
 
 
 def read(table, rows):

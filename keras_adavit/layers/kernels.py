@@ -126,7 +126,7 @@ def scaled_dot_product(query, key, value, mask=None, scale=None):
         # Keras' own takes three times as long. Dividing the output, not the weights, saves a pass over the scores.
         scores = ops.cast(ops.matmul(query * scale, ops.swapaxes(key, -1, -2)), "float32")
         if mask is not None:
-            scores = ops.where(mask, scores, MASKED)
+            scores += ops.where(mask, 0.0, MASKED)  # a sum joins the kernel that follows, a choice does not
         weights = ops.exp(scores - ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True)))
         total = ops.sum(weights, axis=-1, keepdims=True)
         attended = ops.matmul(ops.cast(weights, value.dtype), value)
