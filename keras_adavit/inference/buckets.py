@@ -102,7 +102,7 @@ def steps(largest, levels):
 
 
 def image_sizes(length):
-    """Rows for which attention is compiled, where an image has up to `length`; a third size saves 2 % of the time."""
+    """Rows for which attention is compiled, where an image has up to `length`; a third size saves 1 to 2 % of time."""
     return [-(-length * 2 // 3), length]
 
 
