@@ -151,7 +151,7 @@ def attend_slots(qkv, starts, counts, heads, slots):
     """
     slot = ops.arange(slots, dtype=counts.dtype)
     filled = slot < counts[:, None]  # (A, S)
-    row = ops.where(filled, starts[:, None] + slot, 0)  # (A, S)
+    row = starts[:, None] + ops.where(filled, slot, 0)  # (A, S); an empty slot reads its own image, never another
     head = ops.arange(heads, dtype=counts.dtype)[:, None]  # (U, 1)
     query, key, value = (
         gather(qkv, row[:, None] * (3 * heads) + part * heads + head) for part in range(3)

@@ -26,6 +26,8 @@ def can_pack(images, xla):
         A bool; with a warning, once a place in the code, where XLA on TensorFlow is in the way.
     """
     backend = keras.backend.backend()
+    if images.shape[0] == 0:  # nothing to pack
+        return False
     if backend == "torch":
         return images.device.type != "meta"  # Keras asks for shapes alone
     if backend == "jax":

@@ -12,7 +12,19 @@ import keras
 from keras import ops
 
 from keras_adavit.inference.attend import attend
-from keras_adavit.inference.rows import add, by_rows, gather, keep_of_rows, own, read, replace, rows_of, select
+from keras_adavit.inference.rows import (
+    add,
+    broken_images,
+    by_rows,
+    gather,
+    keep_of_rows,
+    nan_where,
+    own,
+    read,
+    replace,
+    rows_of,
+    select,
+)
 from keras_adavit.layers.kernels import linear
 
 GATHER_COST = 128  # copying a weight takes about as long as this many multiply-accumulates with it
@@ -31,15 +43,18 @@ def packed_block(block, inputs, normed, token_keep, head_keep, block_keep):
         Tensor (B, T, D).
     """
     length, width = inputs.shape[1:]
+    broken = broken_images(inputs)
     table = ops.copy(ops.reshape(inputs, (-1, width)))  # torch adds to it in place
     normed = None if normed is None else ops.reshape(normed, (-1, width))
     head_keep = head_keep if block.head_gate is not None else None
     compute = one_image if inputs.shape[0] == 1 and keras.backend.backend() != "jax" else several_images
-    return ops.reshape(compute(block, table, normed, token_keep, head_keep, block_keep), (-1, length, width))
+    outputs = compute(block, table, normed, token_keep, head_keep, block_keep, broken)
+    return ops.reshape(outputs, (-1, length, width))
 
 
-def several_images(block, table, normed, token_keep, head_keep, block_keep):
-    """`packed_block` of a table (B·T, D), `normed` too; without a head gate `head_keep` is `None`."""
+def several_images(block, table, normed, token_keep, head_keep, block_keep, broken):
+    """`packed_block` of a table (B·T, D), `normed` too; without a head gate `head_keep` is `None`. `broken` images (B,)
+    become NaN, as masked, and have no rows, so that others do not read them."""
     mlp_keep = token_keep if gates_mlp_tokens(block) else ops.ones_like(token_keep)
     heads = used_heads(head_keep, token_keep.shape[1]) if scales_heads(block) else None
 
@@ -60,13 +75,13 @@ def several_images(block, table, normed, token_keep, head_keep, block_keep):
 
         return add(table, rows, by_rows(transform, rows, source))
 
-    table = update_rows(attention, table, token_keep * block_keep[:, :1])
-    return update_rows(mlp, table, mlp_keep * block_keep[:, 1:])
+    table = update_rows(attention, table, rows_of(token_keep * block_keep[:, :1], broken))
+    return update_rows(mlp, table, rows_of(mlp_keep * block_keep[:, 1:], broken))
 
 
-def one_image(block, table, normed, token_keep, head_keep, block_keep):
+def one_image(block, table, normed, token_keep, head_keep, block_keep, broken):
     """The same of one, in fewer operations: both sub-layers share its rows, and a skipped one takes none at all."""
-    rows = rows_of(token_keep)
+    rows = rows_of(token_keep, ops.zeros_like(broken))  # there is no other image to disturb
     kept = read(table, rows)
 
     def attention(heads=None):
@@ -86,20 +101,22 @@ def one_image(block, table, normed, token_keep, head_keep, block_keep):
         choice = choice * (1 + ops.cast(fewer_heads_pay(head_keep, length), "int32"))
     attended = ops.switch(choice, branches)
     if gates_mlp_tokens(block):
-        return replace(table, rows, ops.cond(block_keep[0, 1] > 0.5, lambda: mlp(attended), lambda: attended))
-    table = replace(table, rows, attended)
-    return ops.cond(block_keep[0, 1] > 0.5, lambda: mlp(table), lambda: table)
+        table = replace(table, rows, ops.cond(block_keep[0, 1] > 0.5, lambda: mlp(attended), lambda: attended))
+    else:
+        attended = replace(table, rows, attended)
+        table = ops.cond(block_keep[0, 1] > 0.5, lambda: mlp(attended), lambda: attended)
+    return table + nan_where(broken, table.dtype)
 
 
-def update_rows(update, table, keep):
-    """`update(table, rows)` with the rows of the table (B·T, D) that a keep (B, T) uses."""
-    rows = rows_of(keep)
+def update_rows(update, table, rows):
+    """`update(table, rows)` of a table (B·T, D); on JAX nothing is computed where there are no rows."""
     if keras.backend.backend() != "jax":
         return update(table, rows)
     from keras_adavit.inference import buckets
 
     variants = [lambda table: table, lambda table: update(table, rows)]
-    return buckets.choose(ops.sign(rows.running[-1, -1]), variants, table)
+    needed = ops.logical_or(rows.running[-1, -1] > 0, ops.any(rows.broken))
+    return buckets.choose(ops.cast(needed, "int32"), variants, table)
 
 
 def to_normalize(norm, table, normed=None):
@@ -200,6 +217,7 @@ def linear_of_heads(layer, inputs, heads, shape, axis):
     """
     if heads is None:
         return layer(inputs)
+    inputs = ops.cast(inputs, layer.compute_dtype)
 
     def some():
         by_head = list(shape)

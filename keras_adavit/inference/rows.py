@@ -2,7 +2,7 @@
 
 Here packed execution differs between backends. TensorFlow and torch know how many rows are selected when they run; JAX
 has to know it when it compiles, so that there a selection has at least B·T places, and is computed in pieces as far as
-it is used, see `buckets.py`: places left over point behind the last row, are read as that row, and written nowhere.
+it is used, see `buckets.py`: places left over are read as the first row, and written nowhere.
 """
 
 import dataclasses
@@ -18,6 +18,8 @@ class Rows:
 
     Attributes:
         keep: (B, T) 1 for each of them, else 0.
+        broken: (B,) true for images that hold a NaN or an infinity. They have no rows, so that no other image can read
+            theirs; what is added to them is NaN.
         places: (N,) their places among the B·T tokens, ascending.
         everything: If they are known to be all that the table holds, so that nothing has to be gathered.
         running: (B, T) on JAX, how many of them there are up to each token, that included.
@@ -25,6 +27,7 @@ class Rows:
     """
 
     keep: Any
+    broken: Any
     places: Any
     everything: bool = False
     running: Any = None
@@ -57,18 +60,29 @@ class Rows:
         return ops.cast(ops.sum(self.keep, axis=1), self.places.dtype)
 
 
-def rows_of(keep):
-    """The `Rows` that a keep (B, T) of 0 and 1 selects; on JAX followed by others, as many as pieces hold."""
+def rows_of(keep, broken):
+    """The `Rows` that a keep (B, T) of 0 and 1 selects, but for broken images (B,); on JAX followed by others, as many
+    as pieces hold."""
+    keep = ops.where(broken[:, None], 0.0, keep)
     if keras.backend.backend() == "jax":
         from keras_adavit.inference import buckets
 
         running, size = buckets.running_count(keep), keep.size
-        places = ops.full((buckets.places(*keep.shape),), size, "int32")
-        rows = Rows(keep, places, running=running)
+        # Places left over are read as the first row, which is of an image that is not broken.
+        places = ops.full((buckets.places(*keep.shape),), ops.argmax(ops.reshape(keep, (-1,))), "int32")
+        rows = Rows(keep, broken, places, running=running)
         found = places.at[rows.numbers - 1].set(ops.arange(size), mode="drop", wrap_negative_indices=False)
         return dataclasses.replace(rows, places=found)
     places = select(ops.reshape(keep, (-1,)) > 0.5)
-    return Rows(keep, places, keras.backend.backend() == "torch" and len(places) == keep.numel())
+    return Rows(keep, broken, places, keras.backend.backend() == "torch" and len(places) == keep.numel())
+
+
+def broken_images(tokens):
+    """Which images hold a NaN or an infinity: (B, T, D) → boolean (B,).
+
+    Masked attention carries it to all tokens of the image, and so has packed execution to.
+    """
+    return ops.logical_not(ops.all(ops.isfinite(ops.sum(tokens, axis=2)), axis=1))
 
 
 def select(mask):
@@ -134,24 +148,39 @@ def replace(table, rows, values):
 
 
 def add(table, rows, values):
-    """`table` (M, D) with `values` (N, D) added at the places of some `Rows`; torch may change the table itself."""
+    """`table` (M, D) with `values` (N, D) added at the places of some `Rows`, and NaN everywhere in broken images.
+
+    Torch may change the table itself.
+    """
     values = ops.cast(values, table.dtype)
     if rows.everything:
         return table + values
     if keras.backend.backend() == "torch":
-        return table.index_add_(0, rows.places, values)
+        table.index_add_(0, rows.places, values)
+        if bool(rows.broken.any()):
+            table[rows.broken.repeat_interleave(rows.keep.shape[1])] = float("nan")
+        return table
     if keras.backend.backend() == "jax":
-        return add_everywhere(table, rows.numbers, values)
+        return add_everywhere(table, rows, values)
     import tensorflow as tf
 
     return ops.cond(
         ops.shape(rows.keep)[0] == 1,  # fewer operations count for more than all cores
-        lambda: tf.tensor_scatter_nd_add(table, rows.places[:, None], values),
-        lambda: add_everywhere(table, rows.numbers, values),
+        lambda: tf.tensor_scatter_nd_add(table, rows.places[:, None], values) + nan_where(rows.broken, table.dtype),
+        lambda: add_everywhere(table, rows, values),
     )
 
 
-def add_everywhere(table, numbers, values):
-    """`add` in one pass that reads a row of zeros where nothing is added: on all cores, which no scatter uses."""
-    values = ops.concatenate([ops.zeros((1, table.shape[1]), values.dtype), values])
-    return table + gather(values, numbers)
+def add_everywhere(table, rows, values):
+    """`add` in one pass on all cores, which no scatter uses: where nothing is added it reads a row of zeros, and in
+    broken images one of NaN."""
+    others = ops.broadcast_to(ops.convert_to_tensor([[0.0], [float("nan")]], values.dtype), (2, table.shape[1]))
+    broken = ops.cast(rows.broken, "int32")[:, None]
+    numbers = ops.reshape(rows.numbers, (-1, rows.keep.shape[1])) + 1  # (B, T), 1 where nothing is added
+    numbers = ops.where(numbers > 1, numbers, broken)
+    return table + gather(ops.concatenate([others, values]), ops.reshape(numbers, (-1,)))
+
+
+def nan_where(broken, dtype):
+    """NaN where an image is broken, else 0: boolean (B,) → (B, 1)."""
+    return ops.cast(ops.where(broken, float("nan"), 0.0), dtype)[:, None]

@@ -57,7 +57,7 @@ def make(name):
 @pytest.mark.parametrize("name", KEEPS)
 def test_forms_agree(name, form):
     keep, qkv = make(name)
-    rows = rows_of(ops.convert_to_tensor(keep))
+    rows = rows_of(ops.convert_to_tensor(keep), ops.zeros(len(keep), "bool"))
     padded = np.pad(qkv, ((0, len(rows.places) - len(qkv)), (0, 0)), constant_values=7.0)  # more rows, on JAX alone
     found = ops.convert_to_numpy(forms()[form](ops.convert_to_tensor(padded), rows))[: len(qkv)]
     np.testing.assert_allclose(found, expected(qkv, keep.sum(axis=1).astype(int)), rtol=1e-5, atol=1e-5)
@@ -74,7 +74,7 @@ def test_compiled(name, on_cpu, monkeypatch):
 
     @jax.jit
     def run(qkv, keep):
-        rows = rows_of(keep)
+        rows = rows_of(keep, ops.zeros(len(keep), "bool"))
         padded = ops.pad(qkv, ((0, len(rows.places) - len(qkv)), (0, 0)), constant_values=7.0)
         return attend.attend(padded, rows, HEADS, DEPTH)
 
