@@ -187,7 +187,7 @@ def used_heads(head_keep, length):
     """
     if keras.backend.backend() == "jax":
         return None
-    return select(ops.where(fewer_heads_pay(head_keep, length), ops.max(head_keep, axis=0), 1.0) > 0.5)
+    return select(ops.where(fewer_heads_pay(head_keep, length), ops.sum(head_keep, axis=0), 1.0) > 0.5)
 
 
 def fewer_heads_pay(head_keep, length):
@@ -197,7 +197,8 @@ def fewer_heads_pay(head_keep, length):
     result is a boolean scalar.
     """
     images, heads = ops.shape(head_keep)
-    count = ops.sum(ops.max(head_keep, axis=0))
+    # A sum, not a maximum, which has no value in an empty batch.
+    count = ops.sum(ops.minimum(ops.sum(head_keep, axis=0), 1.0))
     saved = ops.cast(images * length, count.dtype) * (heads - count)
     return ops.logical_and(count > 0, saved > GATHER_COST * count)
 
