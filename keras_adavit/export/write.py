@@ -13,9 +13,8 @@ import keras
 import numpy as np
 
 from keras_adavit.errors import InputError
-from keras_adavit.inference.execution import check_execution
-from keras_adavit.inference.in_turn import written_out
-from keras_adavit.models.classifier import AdaViTClassifier
+from keras_adavit.export.wrapper import ExportedModel
+from keras_adavit.models.classifier import AdaViTClassifier, check_execution
 
 FORMATS = ("saved_model", "onnx")
 OPSET = 18  # of ONNX; the newest that tf2onnx writes
@@ -68,23 +67,18 @@ def check_target(path, format, execution):
 def write(model, path, format, execution):
     """Writes the graph; on TensorFlow."""
     signature = [keras.InputSpec(shape=(None, *model.backbone.image_shape), dtype="float32", name="images")]
-    before = model.execution, model.jit_compile
-    # What runs the graph later is not the XLA that the model was compiled for here, under which it could not pack.
-    model.execution, model.jit_compile = execution, False
-    try:
-        if format == "saved_model":
-            model.export(str(path), format="tf_saved_model", input_signature=signature, verbose=False)
-        else:
-            write_onnx(model, path, signature)
-    finally:
-        model.execution, model.jit_compile = before
+    exported = ExportedModel(model, execution, unroll=format == "onnx")
+    if format == "saved_model":
+        exported.export(str(path), format="tf_saved_model", input_signature=signature, verbose=False)
+    else:
+        write_onnx(exported, path, signature)
 
 
 def write_onnx(model, path, signature):
     """Writes ONNX; Keras and tf2onnx do, and what ONNX Runtime would not recognise is rewritten."""
     import onnx
 
-    with written_out(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tf2onnx looks for what NumPy 2 has no more
         model.export(str(path), format="onnx", input_signature=signature, opset_version=OPSET, verbose=False)
     converted = onnx.load(path)

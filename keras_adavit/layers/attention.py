@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from keras_adavit.layers.kernels import Dense, scaled_dot_product
+from keras_adavit.kernels.dispatch import attention
+from keras_adavit.layers.common import Dense
 
 
 @keras.saving.register_keras_serializable("keras_adavit")
@@ -55,7 +56,7 @@ class GatedAttention(keras.layers.Layer):
                 qkv = qkv * head_keep
         query, key, value = (qkv[index] for index in range(3))  # (B, H, T, D/H) each
         mask = None if token_keep is None else attention_mask(token_keep)[:, None]  # (B, 1, T, T)
-        attended = scaled_dot_product(query, key, value, mask)
+        attended = attention(query, key, value, mask)
         if head_keep is not None:
             skipped = value * (1 - head_keep) if self.partial_heads else 0
             attended = attended * head_keep + skipped

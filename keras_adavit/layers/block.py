@@ -4,11 +4,11 @@ import keras
 from keras import ops
 
 from keras_adavit.gate_config import GateConfig
-from keras_adavit.inference.packed import packed_block
 from keras_adavit.layers.attention import GatedAttention
-from keras_adavit.layers.gates import Gate
-from keras_adavit.layers.kernels import LayerNormalization
+from keras_adavit.layers.common import LayerNormalization
+from keras_adavit.layers.gate import Gate
 from keras_adavit.layers.mlp import GatedMLP
+from keras_adavit.policy import POLICY_KEYS
 
 
 @keras.saving.register_keras_serializable("keras_adavit")
@@ -92,76 +92,92 @@ class GatedBlock(keras.layers.Layer):
             if layer:
                 layer.build((batch, width))
 
-    def call(self, inputs, training=False, temperature=None, policy=None, class_attention=False, packed=False):
-        """Decides, then computes everything and multiplies the skipped part away, or only what is kept.
+    def call(self, inputs, training=False, temperature=None, policy=None, class_attention=False):
+        """Decides, then computes masked.
 
         Args:
             inputs: Tensor (B, T, D), class token first.
-            training: If the gates draw noise.
+            training: Whether the gates draw noise, and branches are dropped.
             temperature: Scalar that replaces the gates' own τ in training.
-            policy: Given decisions that replace those of the gates: a dict of `token_keep` (B, T),
-                `head_keep` (B, H) and `block_keep` (B, 2), or of some of them. What is not gated stays used.
-            class_attention: If the class token's attention is returned too.
-            packed: If only what is kept is computed; neither in training nor with `class_attention`.
+            policy: Decisions that replace those of the gates: a dict of `token_keep` (B, T), `head_keep` (B, H) and
+                `block_keep` (B, 2), or of some of them. What is not gated stays used.
+            class_attention: Whether the class token's attention is returned too.
 
         Returns:
-            The block's output (B, T, D) in the dtype of the weights, and a dict of its decisions: `token_keep` (B, T),
-            `head_keep` (B, H), `block_keep` (B, 2), and their logits under `token_logits` (B, T-1), `head_logits`,
-            `block_logits` (zeros where no gate decided). With `class_attention` also that, float32 (B, H, T).
+            The block's output (B, T, D) in the dtype of the weights, and the dict of `decide`. With `class_attention`
+            that also holds the class token's attention, float32 (B, H, T).
         """
-        inputs = ops.cast(inputs, self.variable_dtype)
-        given = policy or {}
+        decisions, normed = self.decide(inputs, training, temperature, policy)
+        outputs, details = self.execute(inputs, decisions, normed, training, class_attention)
+        return outputs, decisions | details
+
+    def decide(self, inputs, training=False, temperature=None, policy=None):
+        """Decides what the block uses. Arguments are those of `call`.
+
+        Returns:
+            A dict of `token_keep` (B, T), `head_keep` (B, H), `block_keep` (B, 2), and of their logits `token_logits`
+            (B, T-1), `head_logits`, `block_logits`, zeros where no gate decided; and `inputs` after the first
+            normalisation (B, T, D), which the token gate reads, or `None` without one.
+        """
+        inputs, given = ops.cast(inputs, self.variable_dtype), policy or {}
         sampling = {"training": training, "temperature": temperature}
-        batch, length = ops.shape(inputs)[0], inputs.shape[1]
+        batch, num_tokens = ops.shape(inputs)[0], inputs.shape[1]
         ones = ops.ones((batch, 1), dtype="float32")
 
-        policy_input = inputs[:, 0]
+        class_token = inputs[:, 0]
         if self.policy_norm:
-            policy_input = self.policy_norm(policy_input)
-        block_keep, block_logits = decide(self.block_gate, policy_input, ones, 2, sampling, given.get("block_keep"))
-        head_keep, head_logits = decide(
-            self.head_gate, policy_input, ones, self.num_heads, sampling, given.get("head_keep")
+            class_token = self.policy_norm(class_token)
+        block_keep, block_logits = run_gate(self.block_gate, class_token, ones, 2, sampling, given.get("block_keep"))
+        head_keep, head_logits = run_gate(
+            self.head_gate, class_token, ones, self.num_heads, sampling, given.get("head_keep")
         )
-        # Packed rows are normalised after they are gathered, unless a gate has to see them all.
-        normed = None if packed and not self.token_gate else self.norm1(inputs)
-        # The class token has no say. In training it draws no noise; else leaving it out later saves a copy.
+        normed = self.norm1(inputs) if self.token_gate else None
+        # The class token is never gated. In training it draws no noise; else leaving it out later saves a copy.
         first = 1 if training else 0
         patches = normed[:, first:] if first and self.token_gate else normed
         given_tokens = given["token_keep"][:, first:] if "token_keep" in given else None
         patch_keep, token_logits = (
             tensor[:, 1 - first :]
-            for tensor in decide(self.token_gate, patches, ones, length - first, sampling, given_tokens)
+            for tensor in run_gate(self.token_gate, patches, ones, num_tokens - first, sampling, given_tokens)
         )
-        token_keep = ops.pad(patch_keep, ((0, 0), (1, 0)), constant_values=1.0)  # (B, T)
-
-        details = {}
-        if packed:
-            outputs = packed_block(self, inputs, normed, token_keep, head_keep, block_keep)
-        else:
-            attended = self.attention(
-                normed,
-                token_keep if self.token_gate else None,
-                head_keep if self.head_gate else None,
-                class_attention=class_attention,
-            )
-            if class_attention:
-                attended, details["class_attention"] = attended
-            attended = self._keep(attended, token_keep, block_keep[:, 0])
-            outputs = inputs + ops.cast(self.drop(attended, training=training), inputs.dtype)
-            full_heads = self.head_gate is not None and self.gates.heads == "full"
-            transformed = self.mlp(self.norm2(outputs), head_keep if full_heads else None)
-            mlp_token_keep = token_keep if self.gates and self.gates.gate_mlp_tokens else ones
-            transformed = self._keep(transformed, mlp_token_keep, block_keep[:, 1])
-            outputs = outputs + ops.cast(self.drop(transformed, training=training), inputs.dtype)
-        return outputs, {
-            "token_keep": token_keep,
+        return {
+            "token_keep": ops.pad(patch_keep, ((0, 0), (1, 0)), constant_values=1.0),  # (B, T)
             "head_keep": head_keep,
             "block_keep": block_keep,
             "token_logits": token_logits,
             "head_logits": head_logits,
             "block_logits": block_logits,
-            **details,
-        }
+        }, normed
+
+    def execute(self, inputs, decisions, normed=None, training=False, class_attention=False):
+        """Computes everything and multiplies away what the decisions skip.
+
+        Args:
+            inputs, training, class_attention: As of `call`.
+            decisions: Dict of `token_keep` (B, T), `head_keep` (B, H), `block_keep` (B, 2).
+            normed: `inputs` after the first normalisation, if it is known.
+
+        Returns:
+            The block's output (B, T, D), and a dict, empty or with `class_attention` (B, H, T).
+        """
+        inputs = ops.cast(inputs, self.variable_dtype)
+        token_keep, head_keep, block_keep = (decisions[key] for key in POLICY_KEYS)
+        attended = self.attention(
+            self.norm1(inputs) if normed is None else normed,
+            token_keep if self.token_gate else None,
+            head_keep if self.head_gate else None,
+            class_attention=class_attention,
+        )
+        details = {}
+        if class_attention:
+            attended, details["class_attention"] = attended
+        attended = self._keep(attended, token_keep, block_keep[:, 0])
+        outputs = inputs + ops.cast(self.drop(attended, training=training), inputs.dtype)
+        has_full_heads = self.head_gate is not None and self.gates.heads == "full"
+        transformed = self.mlp(self.norm2(outputs), head_keep if has_full_heads else None)
+        gates_mlp_tokens = self.gates is not None and self.gates.gate_mlp_tokens
+        transformed = self._keep(transformed, token_keep if gates_mlp_tokens else 1.0, block_keep[:, 1])
+        return outputs + ops.cast(self.drop(transformed, training=training), inputs.dtype), details
 
     def _keep(self, branch, token_keep, sublayer_keep):
         """Multiplies the skipped part of a residual branch (B, T, D) away; nothing to do in an ungated block."""
@@ -194,7 +210,7 @@ class GatedBlock(keras.layers.Layer):
         }
 
 
-def decide(gate, inputs, ones, units, sampling, given=None):
+def run_gate(gate, inputs, ones, units, sampling, given=None):
     """A gate's decisions and logits, (B, units) each; ones and zeros without a gate, `given` and zeros with it."""
     if gate is None or given is not None:
         # Keras casts a layer's float inputs to its compute dtype; a decision is float32.

@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from keras_adavit.layers.kernels import Dense, gelu
+from keras_adavit.kernels.dispatch import gelu
+from keras_adavit.layers.common import Dense
 
 
 @keras.saving.register_keras_serializable("keras_adavit")

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_adavit.layers.kernels import Dense
+from keras_adavit.layers.common import Dense
 
 
 @keras.saving.register_keras_serializable("keras_adavit")

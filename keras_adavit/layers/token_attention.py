@@ -8,7 +8,8 @@ import math
 import keras
 from keras import ops
 
-from keras_adavit.layers.kernels import Dense, LayerNormalization, gelu, scaled_dot_product
+from keras_adavit.kernels.dispatch import attention, gelu
+from keras_adavit.layers.common import Dense, LayerNormalization
 
 DROPOUT = 0.1  # of the performer, as published; the transformer has none
 EPSILON = 1e-8  # keeps the performer's division finite; zero in float16, which is why the layer is float32
@@ -116,7 +117,7 @@ class TokenTransformer(TokenLayer):
     def attend(self, qkv, input_width):
         query, key, value = ops.split(qkv[:, None], 3, axis=-1)  # (B, 1, T, E) each
         # The published models divide the scores by the root of the input's width, not of the query's.
-        attended = scaled_dot_product(query, key, value, scale=input_width**-0.5)
+        attended = attention(query, key, value, scale=input_width**-0.5)
         return attended[:, 0], value[:, 0]
 
 

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_adavit.layers.kernels import Dense
+from keras_adavit.layers.common import Dense
 from keras_adavit.layers.token_attention import TokenPerformer, TokenTransformer
 
 TOKEN_LAYERS = {"t2t_performer": TokenPerformer, "t2t_transformer": TokenTransformer}

@@ -7,13 +7,15 @@ from keras import ops
 from keras_adavit import macs
 from keras_adavit.baselines import given_policy
 from keras_adavit.gate_config import GateConfig
-from keras_adavit.inference.in_turn import run_in_turn
 from keras_adavit.layers.block import GatedBlock
-from keras_adavit.layers.kernels import LayerNormalization
+from keras_adavit.layers.common import LayerNormalization
 from keras_adavit.layers.patch_dropout import PatchDropout
 from keras_adavit.layers.patch_embedding import PatchEmbedding
 from keras_adavit.layers.tokens_to_token import TokensToToken
 from keras_adavit.models.check_sizes import check_sizes
+from keras_adavit.packed.block import execute_packed
+from keras_adavit.packed.blocks import unroll_blocks
+from keras_adavit.packed.dispatch import packed as packed_backend
 from keras_adavit.policy import POLICY_KEYS, detail_keys
 
 
@@ -143,7 +145,7 @@ class AdaViTBackbone(keras.Model):
         self.norm.build((None, self.length, self.width))
         self.built = True
 
-    def call(self, images, training=False, temperature=None, details=False, policy=None, packed=False):
+    def call(self, images, training=False, temperature=None, details=False, policy=None, packed=False, unroll=False):
         """Encodes images.
 
         Args:
@@ -156,6 +158,7 @@ class AdaViTBackbone(keras.Model):
                 some of them. The class token, and what is not gated, stays used; logits are then zeros.
             packed: If only what is kept is computed, with the same result; not in training, and not with the detail
                 `class_attention`.
+            unroll: Whether packed blocks are compiled each by itself; else they share compiled code.
 
         Returns:
             A dict: `tokens` (B, T, D) normalised, class token first; the policy `token_keep` (B, L, T), `head_keep`
@@ -178,19 +181,22 @@ class AdaViTBackbone(keras.Model):
         if self.drop_patches:
             tokens = self.drop_patches(tokens, training=training)
 
-        def call_block(block, tokens, given):
-            tokens, decided = block(
-                tokens,
-                training=training,
-                temperature=temperature,
-                policy=given,
-                class_attention="class_attention" in details,
-                packed=packed,
-            )
-            decided["class_tokens"] = tokens[:, 0]
-            return tokens, {key: decided[key] for key in (*POLICY_KEYS, *details)}
+        def masked_step(block, tokens, given):
+            options = {"training": training, "temperature": temperature, "policy": given}
+            return block(tokens, **options, class_attention="class_attention" in details)
 
-        tokens, decisions = run_in_turn(self.blocks, call_block, tokens, given, packed)
+        def packed_step(block, tokens, given):
+            decisions, normed = block.decide(tokens, policy=given)
+            return execute_packed(block, tokens, decisions, normed), decisions
+
+        def step(block, tokens, given):
+            tokens, decisions = (packed_step if packed else masked_step)(block, tokens, given)
+            decisions = decisions | {"class_tokens": tokens[:, 0]}
+            return tokens, {key: decisions[key] for key in (*POLICY_KEYS, *details)}
+
+        given = [{key: keep[:, index] for key, keep in given.items()} for index in range(self.depth)]
+        run_blocks = packed_backend.run_blocks if packed and not unroll else unroll_blocks
+        tokens, decisions = run_blocks(self.blocks, step, tokens, given)
         return {"tokens": self.norm(tokens), **decisions, "macs": self.macs(decisions)}
 
     @property

@@ -7,9 +7,9 @@ from keras_adavit import macs
 from keras_adavit.convert import load_torch_checkpoint
 from keras_adavit.convert.download import download
 from keras_adavit.errors import InputError
-from keras_adavit.inference.execution import can_pack, check_execution
 from keras_adavit.models.backbone import AdaViTBackbone
 from keras_adavit.models.presets import GATES, PRESETS, check_weights, find_preset
+from keras_adavit.packed.dispatch import packed as packed_backend
 from keras_adavit.policy import LOGIT_KEYS, detail_keys
 from keras_adavit.training import schedules
 from keras_adavit.training.budget import BudgetLoss
@@ -50,6 +50,7 @@ class AdaViTClassifier(keras.Model):
         self.head = keras.layers.Dense(num_classes, dtype="float32", name="head")
         self.policy_metrics = PolicyMetrics()
         self._execution = "masked"
+        self._functions = {}
         self.budget = None
         self.temperature = None
         self.teacher = None
@@ -94,7 +95,7 @@ class AdaViTClassifier(keras.Model):
         )
         self.built = True
 
-    def call(self, images, training=False, details=None, policy=None):
+    def call(self, images, training=False, details=None, policy=None, execution=None, unroll=False):
         """Classifies.
 
         Args:
@@ -105,6 +106,9 @@ class AdaViTClassifier(keras.Model):
             policy: Decisions that replace those of the gates: a `RandomPolicy`, an `OpenPolicy`, or a dict of
                 `token_keep` (B, L, T), `head_keep` (B, L, H) and `block_keep` (B, L, 2), 1 use and 0 skip, or of
                 some of them. The class token, and what is not gated, stays used; logits are then zeros.
+            execution: `"masked"` or `"packed"`, for callers that do not compile for XLA on TensorFlow; by default the
+                model's own `execution`, which gives way to XLA.
+            unroll: Whether packed blocks are compiled each by itself, as ONNX needs it; else they share compiled code.
 
         Returns:
             A dict: `logits` (B, K) float32; the policy `token_keep` (B, L, T), `head_keep` (B, L, H) and `block_keep`
@@ -113,23 +117,29 @@ class AdaViTClassifier(keras.Model):
             token's attention; `class_tokens` (B, L, D), the class token after each block.
 
         Raises:
-            InputError: If `policy` or `details` is something else.
+            InputError: If `policy`, `details` or `execution` is something else.
         """
         temperature = None
-        if training:
-            if self.temperature is not None:
-                temperature = schedules.value_at(self.temperature, self.step)
-            self.step.assign(self.step + 1)
+        if training and self.temperature is not None:
+            temperature = schedules.value_at(self.temperature, self.step)
+        xla = execution is None and getattr(self, "jit_compile", False)
+        execution = self.execution if execution is None else check_execution(execution)
         if details is None:
             details = (*LOGIT_KEYS, *(self.distillation.details if self.distillation else ())) if training else ()
         packed = (
-            self.execution == "packed"
+            execution == "packed"
             and not training
             and "class_attention" not in detail_keys(details)
-            and can_pack(images, getattr(self, "jit_compile", False))
+            and packed_backend.can_pack(images, xla)
         )
         outputs = self.backbone(
-            images, training=training, temperature=temperature, details=details, policy=policy, packed=packed
+            images,
+            training=training,
+            temperature=temperature,
+            details=details,
+            policy=policy,
+            packed=packed,
+            unroll=unroll,
         )
         tokens = outputs.pop("tokens")
         return {
@@ -144,7 +154,7 @@ class AdaViTClassifier(keras.Model):
         is kept, with the same result. Training is masked always. It is not saved with the model.
 
         Packed, shapes depend on data: TensorFlow computes masked under XLA, and says so; JAX rounds shapes up to a few
-        sizes, see `keras_adavit.inference.buckets`. Where `class_attention` is asked for, it is masked too.
+        sizes. Where `class_attention` is asked for, it is masked too.
 
         Raises:
             InputError: When set to something else.
@@ -154,8 +164,12 @@ class AdaViTClassifier(keras.Model):
     @execution.setter
     def execution(self, execution):
         check_execution(execution)
+        if execution == self._execution:
+            return
+        # What was traced for one execution waits until it is chosen again.
+        self._functions[self._execution] = self.test_function, self.predict_function
         self._execution = execution
-        self.test_function = self.predict_function = None  # were traced for the other one
+        self.test_function, self.predict_function = self._functions.pop(execution, (None, None))
 
     def compile(
         self,
@@ -207,6 +221,7 @@ class AdaViTClassifier(keras.Model):
         self.temperature = temperature
         self.teacher = None if teacher is None else Teacher(teacher)
         self.distillation = distillation
+        self._functions = {}  # were traced for what was compiled before
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
@@ -221,6 +236,8 @@ class AdaViTClassifier(keras.Model):
             total = total + self.distillation.total(distillation_terms)
         batch = ops.shape(y_pred["logits"])[0]
         self.policy_metrics.update_losses(task, budget_terms, distillation_terms, batch)
+        if training:
+            self.step.assign(self.step + 1)
         return total
 
     def test_step(self, *args):
@@ -279,3 +296,13 @@ class AdaViTClassifier(keras.Model):
     def from_config(cls, config, custom_objects=None):
         backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects=custom_objects)
         return cls(**{**config, "backbone": backbone})
+
+
+EXECUTIONS = ("masked", "packed")
+
+
+def check_execution(execution):
+    """Returns it; raises `InputError` unless it is one of `EXECUTIONS`."""
+    if execution not in EXECUTIONS:
+        raise InputError(f"`execution` must be 'masked' or 'packed'. Received: execution={execution!r}")
+    return execution

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from keras import ops
 
 import keras_adavit as ka
-from keras_adavit.inference import packed as packed_module
 from keras_adavit.layers.block import GatedBlock
+from keras_adavit.packed.block import execute_packed
 
 LENGTH, WIDTH, HEADS = 10, 24, 3
 CONFIGS = st.builds(
@@ -31,9 +31,13 @@ BATCHES = st.sampled_from([1, 2, 5, 12])  # few, for JAX compiles each shape
 
 def block_outputs(block, inputs, policy=None):
     """Masked and packed outputs and decisions of a block, as arrays."""
-    for packed in (False, True):
-        outputs, decisions = block(ops.convert_to_tensor(inputs), policy=policy, packed=packed)
-        yield ops.convert_to_numpy(outputs), {key: ops.convert_to_numpy(keep) for key, keep in decisions.items()}
+    inputs = ops.convert_to_tensor(inputs)
+    decisions, normed = block.decide(inputs, policy=policy)
+    for outputs, decided in (
+        block(inputs, policy=policy),
+        (execute_packed(block, inputs, decisions, normed), decisions),
+    ):
+        yield ops.convert_to_numpy(outputs), {key: ops.convert_to_numpy(keep) for key, keep in decided.items()}
 
 
 def check_equal(masked, packed, tolerance=1e-4):
@@ -142,9 +146,8 @@ ONE = {
 
 
 @pytest.mark.parametrize("name", ONE)
-def test_one_image(name, monkeypatch):
-    """Alone and compiled, with heads left out wherever one is not used, and after batches of several."""
-    monkeypatch.setattr(packed_module, "GATHER_COST", 0)
+def test_one_image(name):
+    """Alone and compiled, and after batches of several."""
     model = make_model(ONE[name], depth=4)
     masked, packed = both(model, make_images(9), lambda model, images: model.predict(images, batch_size=4, verbose=0))
     if model.backbone.gates.heads == "full":

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_adavit import sampling
-from keras_adavit.layers.kernels import linear
+from keras_adavit.kernels.dispatch import linear
 
 # A new gate keeps nearly everything: training starts from the dense model's function and closes what the budget asks
 # for. With a bias of zero half of every block would be gone before the first step.

@@ -5,7 +5,7 @@ from gradients import gradients
 from keras import ops
 
 import keras_adavit as ka
-from keras_adavit.layers.kernels import gelu, linear
+from keras_adavit.kernels.dispatch import gelu, linear
 
 
 def rounded(shape, seed):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_adavit.inference import attend
-from keras_adavit.inference.rows import rows_of
+from keras_adavit.packed import slots
+from keras_adavit.packed.dispatch import packed
 
 HEADS, DEPTH, LENGTH = 3, 4, 9
 KEEPS = {
@@ -23,15 +23,12 @@ KEEPS = {
 }
 
 
-def groups(qkv, rows):
-    table = ops.reshape(qkv, (-1, DEPTH))
-    return ops.reshape(attend.attend_groups(table, rows, HEADS), (-1, HEADS * DEPTH))
-
-
 def forms():
     """Names and functions of qkv (N, 3·H·d) and `Rows`."""
-    chosen = {"chosen": lambda qkv, rows: attend.attend(qkv, rows, HEADS, DEPTH)}
-    return chosen if keras.backend.backend() == "jax" else chosen | {"groups": groups}
+    chosen = {"chosen": lambda qkv, rows: packed.attend(qkv, rows, HEADS, DEPTH)}
+    if keras.backend.backend() == "jax":  # the form for accelerators runs on the CPU too
+        return chosen | {"shared": lambda qkv, rows: packed.attend_shared(qkv, rows, HEADS, DEPTH)}
+    return chosen | {"grouped": lambda qkv, rows: slots.attend_grouped(qkv, rows, HEADS, DEPTH)}
 
 
 def expected(qkv, counts):
@@ -57,26 +54,25 @@ def make(name):
 @pytest.mark.parametrize("name", KEEPS)
 def test_forms_agree(name, form):
     keep, qkv = make(name)
-    rows = rows_of(ops.convert_to_tensor(keep), ops.zeros(len(keep), "bool"))
-    padded = np.pad(qkv, ((0, len(rows.places) - len(qkv)), (0, 0)), constant_values=7.0)  # more rows, on JAX alone
+    rows = packed.select_rows(ops.convert_to_tensor(keep), ops.zeros(len(keep), "bool"))
+    padded = np.pad(qkv, ((0, len(rows.indices) - len(qkv)), (0, 0)), constant_values=7.0)  # more rows, on JAX alone
     found = ops.convert_to_numpy(forms()[form](ops.convert_to_tensor(padded), rows))[: len(qkv)]
     np.testing.assert_allclose(found, expected(qkv, keep.sum(axis=1).astype(int)), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="shapes are static on JAX alone")
-@pytest.mark.parametrize("on_cpu", [True, False])
+@pytest.mark.parametrize("form", forms())
 @pytest.mark.parametrize("name", KEEPS)
-def test_compiled(name, on_cpu, monkeypatch):
+def test_compiled(name, form):
     import jax
 
-    monkeypatch.setattr(attend, "on_cpu", lambda: on_cpu)  # the form for accelerators runs on the CPU too
     keep, qkv = make(name)
 
     @jax.jit
     def run(qkv, keep):
-        rows = rows_of(keep, ops.zeros(len(keep), "bool"))
-        padded = ops.pad(qkv, ((0, len(rows.places) - len(qkv)), (0, 0)), constant_values=7.0)
-        return attend.attend(padded, rows, HEADS, DEPTH)
+        rows = packed.select_rows(keep, ops.zeros(len(keep), "bool"))
+        padded = ops.pad(qkv, ((0, len(rows.indices) - len(qkv)), (0, 0)), constant_values=7.0)
+        return forms()[form](padded, rows)
 
     found = np.asarray(run(qkv, keep))[: len(qkv)]
     np.testing.assert_allclose(found, expected(qkv, keep.sum(axis=1).astype(int)), rtol=1e-5, atol=1e-5)

@@ -4,7 +4,7 @@ import pytest
 from harness import check_layer
 from keras import ops
 
-from keras_adavit.layers.gates import Gate
+from keras_adavit.layers.gate import Gate
 
 
 def test_gate_does_what_every_layer_must():

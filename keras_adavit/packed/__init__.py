@@ -1,0 +1,1 @@
+"""Packed execution: what a policy skips is not computed."""
