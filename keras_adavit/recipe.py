@@ -172,6 +172,23 @@ def load_recipe(path):
     return recipe
 
 
+def recipe_folder():
+    """Where the recipes of this package are: in an installed package, or in a checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "recipes"
+    return installed if installed.is_dir() else package.parent / "recipes"
+
+
+def recipe_names():
+    """Names of the recipes that come with this package."""
+    return sorted(path.stem for path in recipe_folder().glob("*.py"))
+
+
+def find_recipe(name):
+    """The file of a recipe: `name` itself, or that of a recipe of this package."""
+    return recipe_folder() / f"{name}.py" if name in recipe_names() and not Path(name).is_file() else Path(name)
+
+
 def save_recipe(recipe, path):
     """Writes a recipe as a Python file that `load_recipe` reads."""
     names = ", ".join(cls.__name__ for cls in RECIPE_TYPES)
