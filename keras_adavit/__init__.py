@@ -1,5 +1,10 @@
 """Vision transformers that spend on each image only what it needs."""
 
+from keras_adavit.startup import without_remarks
+
+with without_remarks():
+    import keras  # noqa: F401
+
 from keras_adavit.baselines import OpenPolicy, RandomPolicy
 from keras_adavit.convert import load_torch_checkpoint
 from keras_adavit.errors import InputError

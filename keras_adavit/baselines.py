@@ -1,16 +1,15 @@
 """Policies that no gate decides: at random, all open, or given as tensors; what learned gates are compared with."""
 
-import dataclasses
-
 import keras
 import numpy as np
 from keras import ops
 
 from keras_adavit.errors import InputError
 from keras_adavit.policy import POLICY_KEYS
+from keras_adavit.settings import Seed, Share, settings
 
 
-@dataclasses.dataclass(frozen=True)
+@settings
 class RandomPolicy:
     """Each gated patch, head and sub-layer is used with a given probability, independently of all others.
 
@@ -27,17 +26,10 @@ class RandomPolicy:
         InputError: If a usage is outside [0, 1], or the seed is negative.
     """
 
-    tokens: float = 1.0
-    heads: float = 1.0
-    sublayers: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self):
-        for name in ("tokens", "heads", "sublayers"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"`{name}` must be in [0, 1]. Received: {name}={getattr(self, name)}")
-        if self.seed < 0:
-            raise InputError(f"`seed` must not be negative. Received: seed={self.seed}")
+    tokens: Share = 1.0
+    heads: Share = 1.0
+    sublayers: Share = 1.0
+    seed: Seed = 0
 
     def __call__(self, shapes, number=0):
         """Draws a policy.
@@ -60,7 +52,7 @@ class RandomPolicy:
         return keeps
 
 
-@dataclasses.dataclass(frozen=True)
+@settings
 class OpenPolicy:
     """Everything is used, as in the dense model of the same weights."""
 

@@ -1,14 +1,16 @@
 """Which parts of a model are gated, and how."""
 
 import dataclasses
+from typing import Literal
 
 import keras
 
 from keras_adavit.errors import InputError
+from keras_adavit.settings import NonNegativeInt, PositiveFloat, Threshold, settings
 
 
 @keras.saving.register_keras_serializable("keras_adavit")
-@dataclasses.dataclass(frozen=True)
+@settings
 class GateConfig:
     """Which parts of a vision transformer are gated (paper, section 3).
 
@@ -31,33 +33,23 @@ class GateConfig:
     """
 
     tokens: bool = True
-    heads: str | None = "full"
+    heads: Literal["full", "partial"] | None = "full"
     blocks: bool = True
     gate_mlp_tokens: bool = True
-    first_gated_block: int = 1
-    first_token_gated_block: int = 0
-    temperature: float = 5.0
-    token_threshold: float = 0.6
-    head_threshold: float = 0.5
-    block_threshold: float = 0.5
+    first_gated_block: NonNegativeInt = 1
+    first_token_gated_block: NonNegativeInt = 0
+    temperature: PositiveFloat = 5.0
+    token_threshold: Threshold = 0.6
+    head_threshold: Threshold = 0.5
+    block_threshold: Threshold = 0.5
     normalize_policy_input: bool = False
 
     def __post_init__(self):
-        if self.heads not in ("full", "partial", None):
-            raise InputError(f"`heads` must be 'full', 'partial' or None. Received: heads={self.heads!r}")
         if not (self.tokens or self.heads or self.blocks):
             raise InputError(
                 "`GateConfig` must gate at least one of `tokens`, `heads` and `blocks`; "
                 "for a dense model give `gates=None`. Received: all three off"
             )
-        for name in ("first_gated_block", "first_token_gated_block"):
-            if getattr(self, name) < 0:
-                raise InputError(f"`{name}` must be 0 or more. Received: {name}={getattr(self, name)}")
-        if self.temperature <= 0:
-            raise InputError(f"`temperature` must be positive. Received: temperature={self.temperature}")
-        for name in ("token_threshold", "head_threshold", "block_threshold"):
-            if not 0 < getattr(self, name) < 1:
-                raise InputError(f"`{name}` must be in (0, 1). Received: {name}={getattr(self, name)}")
 
     def gates_tokens(self, block):
         """If the tokens of block number `block` are gated."""

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import pprint
 import runpy
+import traceback
 from pathlib import Path
 from typing import Literal
 
@@ -11,96 +12,91 @@ from keras_adavit.data.augment import Augment
 from keras_adavit.data.sources import Digits, ImageFolder, Source, Tfds
 from keras_adavit.errors import InputError
 from keras_adavit.gate_config import GateConfig
+from keras_adavit.settings import (
+    BatchSize,
+    FileName,
+    FolderName,
+    ImageSize,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Rate,
+    Seed,
+    Share,
+    settings,
+    whole,
+)
 from keras_adavit.training.budget import BudgetLoss
 
+Width = whole(1, 65_536)
+Depth = whole(1, 1_000)
 
-@dataclasses.dataclass(frozen=True)
+
+@settings
 class Model:
     """Sizes of the vision transformer; image size and channels come from the data."""
 
-    patch_size: int = 16
+    patch_size: ImageSize = 16
     """Side of a patch in pixels; must divide the image size."""
-    width: int = 384
+    width: Width = 384
     """Width of a token; a multiple of `num_heads`."""
-    depth: int = 12
+    depth: Depth = 12
     """Blocks."""
-    num_heads: int = 6
+    num_heads: Width = 6
     """Attention heads of a block."""
-    mlp_ratio: float = 4.0
+    mlp_ratio: PositiveFloat = 4.0
     """Hidden width of the MLPs over `width`."""
     positions: Literal["learned", "sinusoid"] = "learned"
     """Position embeddings."""
 
 
-@dataclasses.dataclass(frozen=True)
+@settings
 class Training:
     """What the training of the dense model and that of the adaptive one have in common."""
 
-    epochs: int = 10
+    epochs: PositiveInt = 10
     """Passes over the training images."""
-    learning_rate: float = 5e-4
+    learning_rate: PositiveFloat = 5e-4
     """Peak of the learning rate, after warm-up and before the cosine decay."""
-    final_learning_rate: float = 1e-5
+    final_learning_rate: NonNegativeFloat = 1e-5
     """Learning rate at the end."""
-    warmup: float = 0.1
+    warmup: Rate = 0.1
     """Share of the training that warms up, in [0, 1)."""
-    weight_decay: float = 0.05
+    weight_decay: NonNegativeFloat = 0.05
     """Decoupled weight decay."""
-    clip_norm: float | None = 1.0
+    clip_norm: PositiveFloat | None = 1.0
     """Largest norm of one variable's gradient."""
-    label_smoothing: float = 0.0
+    label_smoothing: Rate = 0.0
     """Share of the label given to all classes, in [0, 1)."""
-    drop_path: float = 0.0
+    drop_path: Rate = 0.0
     """Largest drop-path probability, in [0, 1); only where no gate decides."""
 
-    def __post_init__(self):
-        for name in ("epochs", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"`{name}` must be positive. Received: {name}={getattr(self, name)}")
-        for name in ("warmup", "label_smoothing", "drop_path"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"`{name}` must be in [0, 1). Received: {name}={getattr(self, name)}")
 
-
-@dataclasses.dataclass(frozen=True)
+@settings
 class DenseTraining(Training):
     """Training of the dense model."""
 
-    patch_dropout: float = 0.0
+    patch_dropout: Rate = 0.0
     """Share of the patches that each step leaves out, by chance, in [0, 1)."""
 
-    def __post_init__(self):
-        super().__post_init__()
-        if not 0 <= self.patch_dropout < 1:
-            raise InputError(f"`patch_dropout` must be in [0, 1). Received: patch_dropout={self.patch_dropout}")
 
-
-@dataclasses.dataclass(frozen=True)
+@settings
 class AdaptiveTraining(Training):
     """Training of the adaptive model."""
 
-    gate_learning_rate: float | None = None
+    gate_learning_rate: PositiveFloat | None = None
     """Peak of the gates' own learning rate; the same as of the rest if not given."""
-    budget_ramp: float = 0.4
+    budget_ramp: Share = 0.4
     """Share of the training over which the budget's targets fall from 1 to their values, in [0, 1]."""
-    final_temperature: float | None = None
+    final_temperature: PositiveFloat | None = None
     """Temperature of the gates at the end, reached linearly; constant if not given."""
 
-    def __post_init__(self):
-        super().__post_init__()
-        if not 0 <= self.budget_ramp <= 1:
-            raise InputError(f"`budget_ramp` must be in [0, 1]. Received: budget_ramp={self.budget_ramp}")
-        for name in ("gate_learning_rate", "final_temperature"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise InputError(f"`{name}` must be positive. Received: {name}={value}")
 
-
-@dataclasses.dataclass(frozen=True)
+@settings
 class Recipe:
     """What is trained, on what, and how: first the dense model, then the adaptive one from its weights."""
 
-    name: str
+    name: FolderName
     """Name of the run's folder."""
     data: Source
     """Where the images come from."""
@@ -114,24 +110,20 @@ class Recipe:
     """Training of the dense model."""
     adaptive: AdaptiveTraining = dataclasses.field(default_factory=AdaptiveTraining)
     """Training of the adaptive model."""
-    batch_size: int = 128
+    batch_size: BatchSize = 128
     """Images in a batch."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of weights, order, augmentation and noise."""
-    dense_model: str | None = None
+    dense_model: FileName | None = None
     """A trained dense model (.keras) to start from instead of training one."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Precision of the computation; weights stay in float32."""
     xla: bool | None = None
     """Compile with XLA on TensorFlow and JAX; Keras decides if not given (on TensorFlow only with a GPU)."""
-    output: str | None = None
+    output: FileName | None = None
     """Folder of the results, new or empty; `runs/NAME`, or with a number behind it, if not given."""
     smoke: bool = False
     """Try the recipe out: one epoch of five steps each."""
-
-    def __post_init__(self):
-        if self.batch_size < 1:
-            raise InputError(f"`batch_size` must be positive. Received: batch_size={self.batch_size}")
 
 
 RECIPE_TYPES = (
@@ -169,13 +161,32 @@ def load_recipe(path):
         recipe = runpy.run_path(str(path)).get("recipe")
     except InputError:
         raise
-    except (SyntaxError, UnicodeDecodeError, ValueError, TypeError, NameError, ImportError) as error:
+    except (Exception, SystemExit) as error:  # whatever a user's file raises
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = f" in line {lines[-1]}" if lines else ""
         raise InputError(
-            f"The recipe {path} must be Python that runs. Received: {type(error).__name__}: {error}"
+            f"The recipe {path} must be Python that runs. Received: {type(error).__name__}{line}: {error}"
         ) from error
     if not isinstance(recipe, Recipe):
         raise InputError(f"{path} must define `recipe = Recipe(...)`. Received: recipe={recipe!r}")
     return recipe
+
+
+def recipe_folder():
+    """Where the recipes of this package are: in an installed package, or in a checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "recipes"
+    return installed if installed.is_dir() else package.parent / "recipes"
+
+
+def recipe_names():
+    """Names of the recipes that come with this package."""
+    return sorted(path.stem for path in recipe_folder().glob("*.py"))
+
+
+def find_recipe(name):
+    """The file of a recipe: `name` itself, or that of a recipe of this package."""
+    return recipe_folder() / f"{name}.py" if name in recipe_names() and not Path(name).is_file() else Path(name)
 
 
 def save_recipe(recipe, path):

@@ -9,46 +9,43 @@ images a second. Here the draws follow from a seed, on any number of threads.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import keras
 
 from keras_adavit.errors import InputError
+from keras_adavit.settings import NonNegativeFloat, PositiveFloat, PositiveShare, Share, numbers, settings
 
 ERASED_AREA = (0.02, 1 / 3)  # share of the image, as in the Random Erasing paper
 ERASED_RATIO = 10 / 3  # sides differ by this at most
 
+CropScale = numbers(PositiveShare, 2, "two rising numbers in (0, 1]")
+CropRatio = numbers(PositiveFloat, 2, "two rising positive numbers")
 
-@dataclass(frozen=True)
+
+@settings
 class Augment:
     """How training images are varied; 0 switches an operation off."""
 
-    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_scale: CropScale = (0.08, 1.0)
     """Range of the random crop's share of the image's area."""
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    crop_ratio: CropRatio = (3 / 4, 4 / 3)
     """Range of the random crop's width over its height."""
     flip: bool = True
     """Mirror half of the images."""
-    randaugment: float = 0.0
+    randaugment: Share = 0.0
     """Magnitude of RandAugment, 0..1: two random operations on an image."""
-    mixup: float = 0.0
+    mixup: NonNegativeFloat = 0.0
     """Alpha of MixUp; with CutMix as well, each image gets one of the two."""
-    cutmix: float = 0.0
+    cutmix: NonNegativeFloat = 0.0
     """Alpha of CutMix."""
-    erasing: float = 0.0
+    erasing: Share = 0.0
     """Share of the images in which a random rectangle becomes noise."""
 
     def __post_init__(self):
-        if len(self.crop_scale) != 2 or not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
-            raise InputError(f"`crop_scale` must be two rising numbers in (0, 1]. Received: {self.crop_scale}")
-        if len(self.crop_ratio) != 2 or not 0 < self.crop_ratio[0] <= self.crop_ratio[1] < math.inf:
-            raise InputError(f"`crop_ratio` must be two rising positive numbers. Received: {self.crop_ratio}")
-        for name in ("randaugment", "erasing"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"`{name}` must be between 0 and 1. Received: {name}={getattr(self, name)}")
-        for name in ("mixup", "cutmix"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"`{name}` must be 0 or a positive number. Received: {name}={getattr(self, name)}")
+        for name in ("crop_scale", "crop_ratio"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise InputError(f"`{name}` must be two rising numbers. Received: {name}=({low}, {high})")
 
 
 def rand_augment(magnitude: float, seed: int):

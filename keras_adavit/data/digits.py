@@ -6,43 +6,42 @@ differs from image to image, which is what an adaptive model has to find out. No
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from keras_adavit.data.pipeline import Splits, keep_off_accelerators, with_seeds
 from keras_adavit.errors import InputError
+from keras_adavit.settings import settings, whole
 
 SIDE = 8  # pixels of a digit's side in scikit-learn's data
 MEAN, STD = (0.12,), (0.25,)  # about those of the drawn images, at the default sizes
 SPLIT_SEED = 0  # the held-out digits and their drawings never change: results stay comparable
 CANDIDATES = 4  # places tried for a scrap; the one that hides least beneath the digit is taken
 
+DigitsSize = whole(1, 1024)
+Repeats = whole(1, 1000)
+Clutter = whole(0, 100)
 
-@dataclass(frozen=True)
+
+@settings
 class Digits:
     """scikit-learn's 1797 handwritten digits, drawn on an empty canvas with clutter around them."""
 
-    image_size: int = 32
+    image_size: DigitsSize = 32
     """Side of the square canvas, in pixels; the images have one channel."""
-    min_digit: int = 16
+    min_digit: DigitsSize = 16
     """Smallest side of a drawn digit, in pixels."""
-    max_digit: int = 26
+    max_digit: DigitsSize = 26
     """Largest side of a drawn digit, in pixels."""
-    clutter: int = 1
+    clutter: Clutter = 1
     """Scraps of other digits in each image."""
-    repeats: int = 1
+    repeats: Repeats = 1
     """How often an epoch draws each training digit."""
-    validation_draws: int = 5
+    validation_draws: Repeats = 5
     """How often each held-out digit appears in the fixed validation set."""
 
     def __post_init__(self):
-        for name in ("image_size", "min_digit", "repeats", "validation_draws"):
-            if getattr(self, name) < 1:
-                raise InputError(f"`{name}` must be at least 1. Received: {name}={getattr(self, name)}")
-        if self.clutter < 0:
-            raise InputError(f"`clutter` must be at least 0. Received: clutter={self.clutter}")
         if not self.min_digit <= self.max_digit <= self.image_size:
             raise InputError(
                 "`max_digit` must be between `min_digit` and `image_size`. Received: "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +10,7 @@ from keras_adavit.data.decode import decode
 from keras_adavit.data.photos import Photos
 from keras_adavit.data.pipeline import Splits, keep_off_accelerators
 from keras_adavit.errors import InputError
+from keras_adavit.settings import FileName, settings
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")
 VALIDATION_NAMES = ("val", "validation", "test")  # the first that exists is taken
@@ -20,11 +20,11 @@ CHECK_BATCH = 1024  # files checked between two returns to Python
 ClassFiles = dict[str, list[str]]  # class name → its image files, both sorted
 
 
-@dataclass(frozen=True)
+@settings
 class ImageFolder(Photos):
     """A folder with a `train` and a `val` (or `validation`, or `test`) folder, in each one folder a class."""
 
-    path: str = ""
+    path: FileName = ""
     """The folder."""
     on_bad_image: Literal["error", "skip"] = "error"
     """What to do with files that cannot be decoded: stop, or leave them out and list them."""
@@ -32,9 +32,6 @@ class ImageFolder(Photos):
     """Decode every file once before training; switch off for a folder that is known to be good."""
 
     def __post_init__(self):
-        super().__post_init__()
-        if self.on_bad_image not in ("error", "skip"):
-            raise InputError(f"`on_bad_image` must be 'error' or 'skip'. Received: on_bad_image={self.on_bad_image!r}")
         if self.on_bad_image == "skip" and not self.check_images:
             raise InputError("`on_bad_image='skip'` needs `check_images=True`. Received: check_images=False")
 

@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from keras_adavit.data.augment import Augment, erase, mix, rand_augment
 from keras_adavit.data.decode import decode_center_crop, decode_random_crop
 from keras_adavit.data.pipeline import normalize, with_seeds
-from keras_adavit.errors import InputError
+from keras_adavit.settings import ImageSize, PositiveFloat, PositiveShare, numbers, settings
+
+Mean = numbers(float, 3, "three numbers")
+Std = numbers(PositiveFloat, 3, "three positive numbers")
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings(kw_only=True)
 class Photos:
     """Options that every source of photographs has."""
 
-    image_size: int = 224
+    image_size: ImageSize = 224
     """Side of the square images, in pixels."""
-    crop_fraction: float = 0.875
+    crop_fraction: PositiveShare = 0.875
     """Side of the central square that is evaluated, over the shorter side; 1 for small images."""
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    mean: Mean = (0.485, 0.456, 0.406)
     """Taken from the channels in 0..1; the default is ImageNet's."""
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    std: Std = (0.229, 0.224, 0.225)
     """The channels are divided by it; the default is ImageNet's."""
     augment: Augment = field(default_factory=Augment)
     """How training images are varied."""
-
-    def __post_init__(self):
-        if self.image_size < 1:
-            raise InputError(f"`image_size` must be at least 1. Received: image_size={self.image_size}")
-        if not 0 < self.crop_fraction <= 1:
-            raise InputError(f"`crop_fraction` must be in (0, 1]. Received: crop_fraction={self.crop_fraction}")
-        if len(self.mean) != 3 or not all(map(math.isfinite, self.mean)):
-            raise InputError(f"`mean` must be three numbers. Received: mean={self.mean}")
-        if len(self.std) != 3 or not all(0 < s < math.inf for s in self.std):
-            raise InputError(f"`std` must be three positive numbers. Received: std={self.std}")
 
     def train_batches(self, encoded, num_classes: int, batch_size: int, seed: int):
         """Batches of augmented images from a shuffled dataset of (bytes of an image file, int32 label)."""

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_adavit.errors import InputError
+from keras_adavit.startup import without_remarks
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -77,6 +78,15 @@ def check_batch_size(splits: Splits, batch_size: int) -> None:
             f"`batch_size` must be at most the number of training images, {splits.train_examples}. "
             f"Received: batch_size={batch_size}"
         )
+
+
+def start_tensorflow() -> None:
+    """Starts TensorFlow, which every source reads with, without its remarks."""
+    with without_remarks():
+        import tensorflow as tf
+
+        keep_off_accelerators()
+        tf.config.list_physical_devices()
 
 
 def keep_off_accelerators() -> None:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from keras_adavit.data.photos import Photos
 from keras_adavit.data.pipeline import Splits, keep_off_accelerators
 from keras_adavit.errors import InputError
+from keras_adavit.settings import FileName, settings
 
 SHUFFLE_BUFFER = 8192  # encoded images held for shuffling: about 1 GB of ImageNet; its files are shuffled as well
 
 
-@dataclass(frozen=True)
+@settings
 class Tfds(Photos):
     """A data set of TensorFlow Datasets, downloaded and prepared where that is possible."""
 
     name: str = "imagenet2012"
     """Name of the data set, with configuration and version where needed: `name/config:1.0.0`."""
-    data_dir: str | None = None
+    data_dir: FileName | None = None
     """Where data sets are kept; `~/tensorflow_datasets` by default."""
     train_split: str = "train"
     """Split to train on; parts such as `train[:90%]` work."""

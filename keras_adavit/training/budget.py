@@ -1,20 +1,38 @@
 """The budget loss: what it costs to use more, or less, than the budget allows (paper, section 3.3)."""
 
 import dataclasses
+from typing import Annotated
 
 import keras
 from keras import ops
+from pydantic import WrapValidator
 
 from keras_adavit import policy as policies
 from keras_adavit.errors import InputError
+from keras_adavit.settings import NonNegativeFloat, PositiveFloat, PositiveShare, Share, Words, settings
 from keras_adavit.training import schedules
 
 KINDS = ("token", "head", "block", "macs")
 USAGE_TARGET = 0.5  # the published target of each kind
 
 
+def or_schedule(kind, words):
+    """A number of a `kind`, a Keras learning-rate schedule, or `None`; the command line offers the number."""
+
+    def check(value, check_number):
+        return value if value is None or isinstance(value, schedules.Schedule) else check_number(value)
+
+    return Annotated[kind | None, WrapValidator(check), Words(words)]
+
+
+UsageTarget = or_schedule(PositiveShare, "a number in (0, 1], a schedule or None")
+MacsTarget = or_schedule(
+    PositiveFloat, "in (0, 1], a share of the dense model's MACs, an absolute number above that, a schedule or None"
+)
+
+
 @keras.saving.register_keras_serializable("keras_adavit")
-@dataclasses.dataclass(frozen=True)
+@settings
 class BudgetLoss:
     """Pulls the usage of tokens, heads and sub-layers, or the MACs, towards targets.
 
@@ -45,27 +63,33 @@ class BudgetLoss:
             together.
     """
 
-    token_target: float | None = None
-    head_target: float | None = None
-    block_target: float | None = None
-    macs_target: float | None = None
-    token_weight: float = 2.0
-    head_weight: float = 2.0
-    block_weight: float = 2.0
-    macs_weight: float = 4.0
-    head_diversity: float = 0.0
-    block_diversity: float = 0.0
-    head_entropy: float = 0.0
-    block_entropy: float = 0.0
-    head_minimum: float = 0.0
-    head_minimum_weight: float = 0.0
-    block_minimum: float = 0.0
-    block_minimum_weight: float = 0.0
-    token_minimum: float = 0.0
-    token_minimum_weight: float = 0.0
+    token_target: UsageTarget = None
+    head_target: UsageTarget = None
+    block_target: UsageTarget = None
+    macs_target: MacsTarget = None
+    token_weight: NonNegativeFloat = 2.0
+    head_weight: NonNegativeFloat = 2.0
+    block_weight: NonNegativeFloat = 2.0
+    macs_weight: NonNegativeFloat = 4.0
+    head_diversity: NonNegativeFloat = 0.0
+    block_diversity: NonNegativeFloat = 0.0
+    head_entropy: NonNegativeFloat = 0.0
+    block_entropy: NonNegativeFloat = 0.0
+    head_minimum: Share = 0.0
+    head_minimum_weight: NonNegativeFloat = 0.0
+    block_minimum: Share = 0.0
+    block_minimum_weight: NonNegativeFloat = 0.0
+    token_minimum: Share = 0.0
+    token_minimum_weight: NonNegativeFloat = 0.0
 
     def __post_init__(self):
-        check_settings(self._fields())
+        for kind in ("token", "head", "block"):
+            minimum, weight = getattr(self, f"{kind}_minimum"), getattr(self, f"{kind}_minimum_weight")
+            if bool(minimum) != bool(weight):
+                raise InputError(
+                    f"`{kind}_minimum` and `{kind}_minimum_weight` must be given together. "
+                    f"Received: {minimum} and {weight}"
+                )
 
     def target(self, kind):
         """Target of `kind`, one of `KINDS`: a number, a schedule, or `None` if there is none."""
@@ -202,28 +226,3 @@ def binary_entropy(logits):
 def masked_mean(values, mask):
     """Mean of `values` where `mask`, of the same shape, is 1; zero where it is nowhere."""
     return ops.sum(values * mask) / ops.maximum(ops.sum(mask), 1.0)
-
-
-def check_settings(config):
-    """Raises `InputError` for settings that make no sense."""
-    for name, value in config.items():
-        if value is None or isinstance(value, schedules.Schedule):
-            continue
-        if name == "macs_target":
-            if value <= 0:
-                raise InputError(
-                    "`macs_target` must be in (0, 1], a share of the dense model's MACs, or an absolute number above "
-                    f"that. Received: macs_target={value}"
-                )
-        elif name.endswith("_target") and not 0 < value <= 1:
-            raise InputError(f"`{name}` must be in (0, 1]. Received: {name}={value}")
-        elif name.endswith("_minimum") and not 0 <= value <= 1:
-            raise InputError(f"`{name}` must be in [0, 1]. Received: {name}={value}")
-        elif value < 0:
-            raise InputError(f"`{name}` must not be negative. Received: {name}={value}")
-    for kind in ("token", "head", "block"):
-        minimum, weight = config[f"{kind}_minimum"], config[f"{kind}_minimum_weight"]
-        if bool(minimum) != bool(weight):
-            raise InputError(
-                f"`{kind}_minimum` and `{kind}_minimum_weight` must be given together. Received: {minimum} and {weight}"
-            )

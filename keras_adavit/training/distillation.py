@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_adavit.errors import InputError
+from keras_adavit.settings import NonNegativeFloat, PositiveFloat, settings
 
 KINDS = ("logit", "attention", "token")
 # What two models must have in common for a term of each kind; any teacher must see the same images.
@@ -19,7 +20,7 @@ DETAILS = {"logit": (), "attention": ("class_attention",), "token": ("class_toke
 
 
 @keras.saving.register_keras_serializable("keras_adavit")
-@dataclasses.dataclass(frozen=True)
+@settings
 class DistillationLoss:
     """How far a model is from its teacher; a term without weight is not computed.
 
@@ -39,22 +40,16 @@ class DistillationLoss:
         InputError: If a weight is negative, all are zero, or the temperature is not positive.
     """
 
-    logit_weight: float = 0.5
-    attention_weight: float = 0.5
-    token_weight: float = 0.1
-    temperature: float = 5.0
+    logit_weight: NonNegativeFloat = 0.5
+    attention_weight: NonNegativeFloat = 0.5
+    token_weight: NonNegativeFloat = 0.1
+    temperature: PositiveFloat = 5.0
 
     def __post_init__(self):
-        for kind in KINDS:
-            weight = getattr(self, f"{kind}_weight")
-            if weight < 0:
-                raise InputError(f"`{kind}_weight` must not be negative. Received: {kind}_weight={weight}")
         if not self.kinds:
             raise InputError(
                 "One of `logit_weight`, `attention_weight` and `token_weight` must be positive. Received: all zero"
             )
-        if self.temperature <= 0:
-            raise InputError(f"`temperature` must be positive. Received: temperature={self.temperature}")
 
     @property
     def kinds(self):

@@ -1,0 +1,143 @@
+"""Evaluates a model: accuracy, MACs, and what each block used."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from keras_adavit import analysis, evaluation, report
+from keras_adavit.baselines import OpenPolicy, RandomPolicy
+from keras_adavit.data.image_folder import name_bad_images
+from keras_adavit.data.sources import ImageFolder
+from keras_adavit.errors import InputError
+from keras_adavit.files import check_writable, write_text
+from keras_adavit.inference.calibration import calibrate
+from keras_adavit.models.load import load_model
+from keras_adavit.recipe import load_recipe
+from keras_adavit.settings import BatchSize, PositiveFloat, PositiveInt, Seed, Share, Words, settings
+
+Budgets = Annotated[tuple[PositiveFloat, ...], Words("positive numbers")]
+
+
+@settings(kw_only=True)
+class Arguments:
+    """Prints top-1, top-5, loss, MACs and the usage of every block of a model on its validation images."""
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """The model, a .keras file."""
+    data: Path | None = None
+    """A recipe (.py), or a folder of images with `train` and `val`; the recipe beside the model if not given."""
+    json: Path | None = None
+    """File to write the figures to."""
+    batch_size: BatchSize = 128
+    """Images in a batch."""
+    policy: Literal["learned", "random", "open"] = "learned"
+    """What decides: the model's gates, chance at the usages below, or nothing: everything is used."""
+    token_usage: Share | None = None
+    """With `--policy random`, the share of patches used in gated blocks, in [0, 1]; all if not given."""
+    head_usage: Share | None = None
+    """With `--policy random`, the share of heads used in gated blocks, in [0, 1]; all if not given."""
+    block_usage: Share | None = None
+    """With `--policy random`, the share of sub-layers (attention, MLP) used, in [0, 1]; all if not given."""
+    seed: Seed | None = None
+    """With `--policy random`, the seed of the draw; 0 if not given."""
+    execution: Literal["masked", "packed"] = "masked"
+    """Compute everything and multiply the skipped part away, or only what is kept; the figures are the same."""
+    macs: Budgets = ()
+    """Budgets, up to 1 as shares of the dense model's MACs, such as 0.3 0.5 0.7: for each, shifts the gates' thresholds
+    so that it is met on the images, and prints the curve. The model file stays as it is."""
+    calibration_images: PositiveInt = 1024
+    """With `--macs`, how many of the images, at most, the thresholds are fitted to."""
+    analyze: Path | None = None
+    """File (.npz) to write each image's label, prediction, MACs and policy to; prints MACs by class too."""
+
+    def __post_init__(self):
+        for name in ("token_usage", "head_usage", "block_usage", "seed"):
+            if getattr(self, name) is not None and self.policy != "random":
+                option = name.replace("_", "-")
+                raise InputError(f"`--{option}` needs `--policy random`. Received: --policy {self.policy}")
+        if self.policy == "random" and self.token_usage is self.head_usage is self.block_usage is None:
+            raise InputError(
+                "`--policy random` needs one of `--token-usage`, `--head-usage` and `--block-usage`. Received: none"
+            )
+        if self.macs and (self.policy != "learned" or self.analyze is not None):
+            raise InputError(
+                "`--macs` needs the learned policy, without `--analyze`. Received: --macs with one of them"
+            )
+
+    def make_policy(self):
+        """The policy object that the arguments speak of; `None` lets the gates decide."""
+        if self.policy == "random":
+            usages = {"tokens": self.token_usage, "heads": self.head_usage, "sublayers": self.block_usage}
+            given = {name: usage for name, usage in usages.items() if usage is not None}
+            return RandomPolicy(**given, seed=self.seed or 0)
+        return OpenPolicy() if self.policy == "open" else None
+
+
+def main(arguments):
+    """Runs the command; raises `InputError`."""
+    arguments = tyro.cli(Arguments, prog="keras-adavit evaluate", args=arguments)
+    check_outputs(arguments)
+    model = load_model(arguments.model)
+    model.execution = arguments.execution
+    source = find_data(arguments.model, arguments.data, model.backbone.image_size)
+    splits = source.load(arguments.batch_size, seed=0)
+    evaluation.check_data(model, splits, splits.validation.element_spec[0].shape[1:])
+    with name_bad_images(splits):
+        if arguments.macs:
+            curve = evaluate_budgets(model, splits.validation, arguments)
+            report.print_curve(curve, Console())
+            write_json(arguments.json, {str(macs): dataclasses.asdict(each) for macs, each in curve.items()})
+            return 0
+        breakdown = None if arguments.analyze is None else analysis.Breakdown()
+        found = evaluation.evaluate(model, splits.validation, arguments.make_policy(), breakdown and breakdown.add)
+    report.print_evaluation(found, Console())
+    if breakdown is not None:
+        report.print_classes(breakdown.by_class(), splits.class_names, model.dense_macs, Console())
+        breakdown.save(arguments.analyze)
+    write_json(arguments.json, dataclasses.asdict(found))
+    return 0
+
+
+def check_outputs(arguments):
+    """Raises `InputError` for files that could not be written, before anything is computed."""
+    if arguments.json is not None:
+        if arguments.json.is_dir() or not arguments.json.parent.is_dir():
+            raise InputError(f"`--json` must be a file in an existing folder. Received: {arguments.json}")
+        check_writable(arguments.json)
+    if arguments.analyze is not None:
+        analysis.check_path(arguments.analyze, "--analyze")
+
+
+def find_data(model_path, data, image_size):
+    """The data source that `--data`, or the run that the model belongs to, speaks of."""
+    beside = model_path.parent.parent / "recipe.py"
+    own = load_recipe(beside).data if beside.is_file() else None
+    if data is None:
+        if own is None:
+            raise InputError(f"`--data` must be given for a model without a recipe beside it. Received: {model_path}")
+        return own
+    if data.suffix == ".py":
+        return load_recipe(data).data
+    if isinstance(own, ImageFolder):
+        return dataclasses.replace(own, path=str(data))
+    return ImageFolder(path=str(data), image_size=image_size)
+
+
+def evaluate_budgets(model, dataset, arguments):
+    """An `Evaluation` for each budget of `--macs`: a dict, smallest first."""
+    some = dataset.unbatch().take(arguments.calibration_images).batch(arguments.batch_size).cache()
+    found = {}
+    for macs in sorted(set(arguments.macs)):
+        calibrate(model, some, macs)
+        found[macs] = evaluation.evaluate(model, dataset)
+    return found
+
+
+def write_json(path, figures):
+    """Writes figures to a file, if one is asked for."""
+    if path is not None:
+        write_text(path, json.dumps(figures, indent=2) + "\n")

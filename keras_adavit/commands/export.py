@@ -1,0 +1,36 @@
+"""Writes a trained model as SavedModel or ONNX."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from keras_adavit.export.write import check_target, export
+from keras_adavit.models.load import load_model
+from keras_adavit.settings import settings
+
+
+@settings(kw_only=True)
+class Arguments:
+    """Writes a trained model for TensorFlow (SavedModel) or ONNX Runtime, with a free batch size."""
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """The model, a .keras file."""
+    out: Annotated[Path, tyro.conf.Positional]
+    """Where to write: a new folder for a SavedModel, a new file for ONNX."""
+    format: Literal["saved_model", "onnx"] = "saved_model"
+    """What to write."""
+    execution: Literal["packed", "masked"] = "packed"
+    """Compute only what is kept, or everything."""
+    overwrite: bool = False
+    """Replace an earlier export of the same format."""
+
+
+def main(arguments):
+    """Runs the command; raises `InputError`."""
+    given = tyro.cli(Arguments, prog="keras-adavit export", args=arguments)
+    options = given.format, given.execution, given.overwrite
+    check_target(given.out, *options)
+    export(load_model(given.model), given.out, *options)
+    print(f"Wrote {given.out}")
+    return 0
