@@ -23,6 +23,8 @@ class Arguments:
     """What to write."""
     execution: Literal["packed", "masked"] = "packed"
     """Compute only what is kept, or everything."""
+    overwrite: bool = False
+    """Replace an earlier export of the same format."""
 
 
 def main(arguments):
@@ -34,8 +36,9 @@ def main(arguments):
     from keras_adavit.export.write import check_target, export
 
     try:
-        check_target(arguments.out, arguments.format, arguments.execution)
-        export(evaluation.load_model(arguments.model), arguments.out, arguments.format, arguments.execution)
+        options = arguments.format, arguments.execution, arguments.overwrite
+        check_target(arguments.out, *options)
+        export(evaluation.load_model(arguments.model), arguments.out, *options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
