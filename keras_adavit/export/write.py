@@ -169,9 +169,16 @@ def write_in_other_process(model, unfinished, format, execution, path):
         command = [sys.executable, "-m", "keras_adavit.export", str(weights), str(unfinished)]
         command += ["--format", format, "--execution", execution]
         environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
-        ran = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if ran.returncode == 2 and "error: " in ran.stderr:
-        sentence = ran.stderr.rpartition("error: ")[2].strip()
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, env=environment, **pipes) as process:
+            try:
+                _, errors = process.communicate()
+            except BaseException:  # such as an interrupt: it must not go on writing
+                process.kill()
+                process.wait()
+                raise
+    if process.returncode == 2 and "error: " in errors:
+        sentence = errors.rpartition("error: ")[2].strip()
         raise InputError(sentence.replace(str(unfinished), str(path)))
-    if ran.returncode:
-        raise RuntimeError(f"The export on TensorFlow failed:\n{ran.stderr[-2000:]}")
+    if process.returncode:
+        raise RuntimeError(f"The export on TensorFlow failed:\n{errors[-2000:]}")
