@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_adavit.errors import InputError
+from keras_adavit.files import check_writable, write_whole
 from keras_adavit.policy import POLICY_KEYS
 
 
@@ -64,21 +65,15 @@ class Breakdown:
 
     def save(self, path):
         """Writes `arrays` as a compressed .npz file, which is there whole or not at all."""
-        unfinished = Path(path).with_name(f"{Path(path).name}.unfinished")
-        try:
-            with unfinished.open("wb") as file:
-                np.savez_compressed(file, **self.arrays())
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with write_whole(path) as unfinished, unfinished.open("wb") as file:
+            np.savez_compressed(file, **self.arrays())
 
 
 def check_path(path, argument):
     """Raises `InputError` unless `path`, given as `argument`, can be written as an .npz file."""
     path = Path(path)
-    if path.suffix != ".npz" or path.is_dir():
+    if path.suffix != ".npz" or os.path.isdir(path):
         raise InputError(f"`{argument}` must be an .npz file. Received: {path}")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise InputError(f"`{argument}` must be in an existing folder. Received: {path}")
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"`{argument}` must be in a folder that can be written to. Received: {path}")
+    check_writable(path)

@@ -4,6 +4,7 @@ import numpy as np
 from keras import ops
 
 from keras_adavit.data.pipeline import denormalize
+from keras_adavit.files import write_whole
 
 SKIPPED = (0.55, 0.12, 0.12)  # dark red: no photo or digit is like it
 FADE = 0.75  # how much of a skipped patch is covered
@@ -59,7 +60,8 @@ def save_policy_picture(model, images, labels, path, class_names, mean, std, cou
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
-    figure.savefig(path, dpi=110)
+    with write_whole(path) as unfinished:
+        figure.savefig(unfinished, dpi=110)
 
 
 def cover_skipped(image, keep, patch_size):

@@ -61,7 +61,7 @@ def test_a_write_that_fails_leaves_what_was_there(breakdown, tmp_path, monkeypat
         raise OSError("no space left on device")
 
     monkeypatch.setattr(np, "savez_compressed", fail)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(ka.InputError, match=r"out\.npz cannot be written\. Received: no space left on device"):
         breakdown.save(path)
     assert [found.name for found in tmp_path.iterdir()] == ["out.npz"]
     assert path.read_bytes() == b"earlier"
@@ -125,6 +125,7 @@ def test_evaluate_with_open_gates(folder, capsys):
         (["--policy", "open", "--seed", "1"], "`--seed` needs `--policy random`. Received: --policy open"),
         (["--policy", "random", "--token-usage", "0.5", "--seed", "-1"], "`seed` must not be negative"),
         (["--analyze", "out.txt"], "`--analyze` must be an .npz file. Received: out.txt"),
+        (["--analyze", f"{'x' * 300}.npz"], "x.npz cannot be written. Received: File name too long"),
         (["--analyze", "no/such/out.npz"], "`--analyze` must be in an existing folder. Received: no/such/out.npz"),
     ],
 )

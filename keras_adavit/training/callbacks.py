@@ -1,9 +1,13 @@
-"""Callbacks of a training: progress, the best model, and a stop where the loss is no longer finite."""
+"""Callbacks of a training: progress, what is saved, and a stop where the loss is no longer finite."""
 
+import csv
+import io
 import math
 
 import keras
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from keras_adavit.files import write_text, write_whole
 
 SHOWN = {
     "loss": "loss",
@@ -65,11 +69,60 @@ class SaveBest(keras.callbacks.Callback):
         rank = (-excess, logs["val_accuracy"])
         if epoch >= self.first_epoch and (self.best is None or rank > self.best):
             self.best = rank
-            self.model.save(self.path)
+            save_model(self.model, self.path)
+
+
+class SaveLast(keras.callbacks.Callback):
+    """Saves the model after each epoch.
+
+    Args:
+        path: File to write.
+    """
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def on_epoch_end(self, epoch, logs=None):
+        save_model(self.model, self.path)
+
+
+class SaveHistory(keras.callbacks.Callback):
+    """Keeps the figures of each epoch in a .csv file.
+
+    It comes after the callbacks that save models, so that a model is on disk before the row that speaks of it: after a
+    kill, the model saved last is that of the last row, or of the epoch after it.
+
+    Args:
+        path: File to write.
+    """
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def on_train_begin(self, logs=None):
+        self.rows = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.rows.append({"epoch": epoch, **dict(sorted(logs.items()))})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.path, text.getvalue())
+
+
+def save_model(model, path):
+    """Writes a model over the one before, which stays until the new one is whole."""
+    with write_whole(path) as unfinished:
+        model.save(unfinished)
 
 
 class ProgressBar(keras.callbacks.Callback):
     """One bar an epoch; its final line keeps the epoch's figures, validation behind a slash.
+
+    It comes after the callbacks that save: an epoch whose line is printed is on disk.
 
     Args:
         title: What is trained.
@@ -80,6 +133,7 @@ class ProgressBar(keras.callbacks.Callback):
         super().__init__()
         self.title = title
         self.console = console
+        self.progress = None
 
     def on_epoch_begin(self, epoch, logs=None):
         columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn())
@@ -98,13 +152,15 @@ class ProgressBar(keras.callbacks.Callback):
         self.progress.update(self.task, completed=batch + 1, logs=describe(logs))
 
     def on_epoch_end(self, epoch, logs=None):
-        self.progress.stop()
+        self.stop()
         self.console.print(
             f"{self.title} {epoch + 1}/{self.params['epochs']}  {describe(logs)}", highlight=False, soft_wrap=True
         )
 
-    def on_train_end(self, logs=None):
-        self.progress.stop()
+    def stop(self):
+        """Gives the terminal back; also where an error ends the training."""
+        if self.progress is not None:
+            self.progress.stop()
 
 
 def describe(logs):

@@ -1,7 +1,9 @@
 """Runs a recipe: the dense model, then the adaptive one from its weights, then both side by side."""
 
+import contextlib
 import dataclasses
 import json
+import os
 import time
 from pathlib import Path
 
@@ -11,12 +13,13 @@ import numpy as np
 from keras_adavit import evaluation, report, visualize
 from keras_adavit.data.pipeline import check_batch_size
 from keras_adavit.errors import InputError
+from keras_adavit.files import make_folder, write_text
 from keras_adavit.models.backbone import AdaViTBackbone
 from keras_adavit.models.classifier import AdaViTClassifier
 from keras_adavit.models.transfer import initialize_from
 from keras_adavit.recipe import save_recipe
 from keras_adavit.training import schedules
-from keras_adavit.training.callbacks import ProgressBar, SaveBest, StopOnNonFiniteLoss
+from keras_adavit.training.callbacks import ProgressBar, SaveBest, SaveHistory, SaveLast, StopOnNonFiniteLoss
 from keras_adavit.training.losses import CrossEntropy, accuracy
 from keras_adavit.training.optimizers import adamw
 
@@ -25,6 +28,9 @@ SMOKE_STEPS = 5
 
 def run(recipe, console):
     """Trains what a recipe says; everything that can be checked is checked before anything is written.
+
+    Every file is written whole: killed at any moment, what is in the folder can be read, and an epoch that was reported
+    as ended is in `last.keras` and `history.csv`. TensorBoard's files alone grow as it writes them.
 
     Args:
         recipe: A `Recipe`.
@@ -35,7 +41,8 @@ def run(recipe, console):
         `history.csv`; `tensorboard/`; `results.json` and `policy.png`.
 
     Raises:
-        InputError: If the recipe does not fit its data or itself.
+        InputError: If the recipe does not fit its data or itself, or a file cannot be written. What was written before
+            stays.
         NonFiniteLossError: If a loss is no longer finite. The models of the epochs before it stay.
     """
     keras.utils.set_random_seed(recipe.seed)
@@ -59,7 +66,6 @@ def run(recipe, console):
     recipe.budget.check_model(adaptive.backbone, adaptive.dense_macs)
 
     folder = new_folder(recipe)
-    save_recipe(recipe, folder / "recipe.py")
     console.print(
         f"{recipe.name} on {keras.backend.backend()}: {splits.train_examples} training and "
         f"{splits.validation_examples} validation images, {classes} classes; results in {folder}",
@@ -76,7 +82,7 @@ def run(recipe, console):
     results = {
         name: {**dataclasses.asdict(each), "training_seconds": seconds.get(name)} for name, each in found.items()
     }
-    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    write_text(folder / "results.json", json.dumps(results, indent=2) + "\n")
     images, labels = next(iter(validation))
     picture = folder / "policy.png"
     visualize.save_policy_picture(
@@ -135,20 +141,24 @@ def fit(model, recipe, training, train, validation, folder, console):
         jit_compile="auto" if recipe.xla is None or keras.backend.backend() == "torch" else recipe.xla,
         **budget,
     )
-    folder.mkdir(parents=True)
+    make_folder(folder)
     macs_target = recipe.budget.macs_target if gated else None
     share = macs_target / model.dense_macs if macs_target and macs_target > 1 else macs_target
     first_epoch = int(np.ceil(epochs * training.budget_ramp)) if gated else 0
+    progress = ProgressBar(folder.name, console)
     callbacks = [
         StopOnNonFiniteLoss(),
-        ProgressBar(folder.name, console),
+        SaveLast(folder / "last.keras"),
         SaveBest(folder / "best.keras", share, min(first_epoch, epochs - 1)),
-        keras.callbacks.ModelCheckpoint(folder / "last.keras"),
-        keras.callbacks.CSVLogger(folder / "history.csv"),
+        SaveHistory(folder / "history.csv"),
+        progress,
         keras.callbacks.TensorBoard(folder.parent / "tensorboard" / folder.name, write_graph=False),
     ]
     start = time.perf_counter()
-    model.fit(train, validation_data=validation, epochs=epochs, verbose=0, shuffle=False, callbacks=callbacks)
+    try:
+        model.fit(train, validation_data=validation, epochs=epochs, verbose=0, shuffle=False, callbacks=callbacks)
+    finally:
+        progress.stop()
     return time.perf_counter() - start
 
 
@@ -171,15 +181,38 @@ def temperature_schedule(start, end, steps):
 
 
 def new_folder(recipe):
-    """Makes the folder of the results, which must be new or empty."""
+    """Makes the folder of the results, which must be new or empty, with the recipe in it."""
     if recipe.output is not None:
         folder = Path(recipe.output)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not claim(folder, recipe, empty=True):
             raise InputError(f"`output` must be a new or an empty folder. Received: output={recipe.output!r}")
-    else:
-        folder, number = Path("runs") / recipe.name, 1
-        while folder.exists():
-            number += 1
-            folder = Path("runs") / f"{recipe.name}-{number}"
-    folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    folder, number = Path("runs") / recipe.name, 1
+    while not claim(folder, recipe):
+        number += 1
+        folder = Path("runs") / f"{recipe.name}-{number}"
     return folder
+
+
+def claim(folder, recipe, empty=False):
+    """Makes a folder this run's own and returns true, or returns false where it is another's; an empty one may do.
+
+    A folder belongs to the run that makes `tensorboard/` in it: of several runs that try at once, one succeeds.
+    """
+    new = make_folder(folder)
+    if not new and not (empty and is_empty(folder)):
+        return False
+    try:
+        if not make_folder(folder / "tensorboard"):
+            return False
+        save_recipe(recipe, folder / "recipe.py")
+    except InputError:  # nothing has begun: only what was there before stays
+        for made in [folder / "tensorboard", folder][: 1 + new]:
+            with contextlib.suppress(OSError):
+                made.rmdir()
+        raise
+    return True
+
+
+def is_empty(folder):
+    return os.access(folder, os.R_OK) and folder.is_dir() and not any(folder.iterdir())

@@ -1,14 +1,22 @@
 """Exported models, run by their own runtimes in a process that never imports this package."""
 
+import errno
+import os
+import resource
+import signal
 import subprocess
 import sys
+import threading
+import time
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from keras_adavit.export.__main__ import main
 
 import keras_adavit as ka
-from keras_adavit.export.__main__ import main
+from keras_adavit.export.write import check_target
 
 READER = """
 import sys
@@ -91,7 +99,13 @@ def test_a_model_compiled_for_xla_is_exported_packed(tmp_path):
         ({"format": "tflite"}, "`format` must be one of"),
         ({"execution": "sparse"}, "`execution` must be 'masked' or 'packed'"),
         ({"path": "there"}, "`path` must be new. Received: path='.*there', which exists"),
+        (
+            {"path": "there", "overwrite": True},
+            "`path` must be new or an earlier export as saved_model. Received: path='",
+        ),
         ({"path": "missing/model"}, "`path` must be in an existing folder"),
+        ({"path": "there/model"}, "`path` must be in an existing folder"),
+        ({"path": "x" * 300}, "x cannot be written. Received: File name too long"),
         ({"model": "a model"}, "`model` must be an `AdaViTClassifier`"),
     ],
 )
@@ -126,3 +140,103 @@ def test_command(tmp_path, capsys):
     if keras.backend.backend() == "tensorflow":
         assert main([str(model_path), str(tmp_path / "out"), "--execution", "masked"]) == 0
         assert (tmp_path / "out" / "saved_model.pb").is_file()
+        assert main([str(model_path), str(tmp_path / "out"), "--execution", "masked"]) == 2
+        assert "`overwrite=True` replaces it" in capsys.readouterr().err
+        assert main([str(model_path), str(tmp_path / "out"), "--execution", "masked", "--overwrite"]) == 0
+
+
+def read_variables(path):
+    """The variables of a SavedModel, as bytes, to tell one from another."""
+    return (path / "variables" / "variables.data-00000-of-00001").read_bytes()
+
+
+@pytest.mark.slow
+def test_an_earlier_saved_model_is_replaced_when_the_new_one_is_whole(tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    ka.export(make_model(), path, execution="masked")
+    first = read_variables(path)
+    model = make_model()
+    model.head.bias.assign(np.arange(5.0))
+    with pytest.raises(ka.InputError, match="which exists; `overwrite=True` replaces it"):
+        ka.export(model, path)
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(ka.InputError, match=r"model cannot be written\. Received: No space left on device"):
+        ka.export(model, path, execution="masked", overwrite=True)
+    assert read_variables(path) == first
+    monkeypatch.undo()
+    ka.export(model, path, execution="masked", overwrite=True)
+    assert read_variables(path) != first
+    (path / "notes.txt").write_text("would be lost")
+    with pytest.raises(ka.InputError, match="`path` must be new or an earlier export as saved_model"):
+        ka.export(model, path, overwrite=True)
+    assert (path / "notes.txt").read_text() == "would be lost"
+    assert [each.name for each in tmp_path.iterdir()] == ["model"]
+
+
+def fail(*arguments):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("content", "may_be_replaced"),
+    [(None, True), (b"", False), (b"\x08\x08 and then nothing", False), (b"PK\x03\x04", False)],
+)
+def test_of_files_onnx_alone_is_replaced(content, may_be_replaced, tmp_path):
+    pytest.importorskip("tf2onnx", reason="ONNX needs the extra `export`")
+    from onnx import helper
+
+    path = tmp_path / "model.onnx"
+    if content is None:
+        content = helper.make_model(helper.make_graph([], "empty", [], [])).SerializeToString()
+    path.write_bytes(content)
+    if may_be_replaced:
+        check_target(path, "onnx", "packed", overwrite=True)
+    else:
+        with pytest.raises(ka.InputError, match="`path` must be new or an earlier export as onnx"):
+            check_target(path, "onnx", "packed", overwrite=True)
+    with pytest.raises(ka.InputError, match="`path` must be new or an earlier export as saved_model"):
+        check_target(path, "saved_model", "packed", overwrite=True)
+    with pytest.raises(ka.InputError, match="which exists"):
+        check_target(path, "onnx", "packed")
+    assert path.read_bytes() == content
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("room", ["for nothing", "for the weights"])
+def test_a_full_disk_is_told_in_a_sentence_and_leaves_nothing(room, tmp_path):
+    model = make_model()
+    path = tmp_path / "weights.keras"
+    model.save(path)
+    # With room for the weights, on JAX and torch it is the other process that fails, on the graph.
+    size = 1000 if room == "for nothing" else path.stat().st_size + 1000
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        with pytest.raises(ka.InputError) as raised:
+            ka.export(model, tmp_path / "model")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(raised.value) == f"{tmp_path / 'model'} cannot be written. Received: File too large"
+    assert [each.name for each in tmp_path.iterdir()] == ["weights.keras"]
+
+
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="TensorFlow exports in the same process")
+def test_an_interrupt_ends_the_other_process(tmp_path):
+    def interrupt():
+        while not children():
+            time.sleep(0.01)
+        found.extend(children())
+        time.sleep(1)  # it imports TensorFlow
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def children():
+        own = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        return [child for child in own if "keras_adavit.export" in Path(f"/proc/{child}/cmdline").read_text()]
+
+    found = []
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        ka.export(make_model(), tmp_path / "model")
+    assert len(found) == 1
+    assert not os.path.exists(f"/proc/{found[0]}")
+    assert list(tmp_path.iterdir()) == []
