@@ -2,7 +2,8 @@
 
   python -m keras_adavit.convert deit_small_patch16_224-cd65a155.pth --preset ada_deit_small_patch16_224 small.keras
 
-The model has gates if the file has them; without, it is the dense model that an adaptive one starts from.
+The model has the gates that the file has; without any, it is the dense model that an adaptive one starts from. What no
+name in a file tells is as in the published models: full heads, tokens that gate the MLP too, thresholds.
 """
 
 import argparse
@@ -40,17 +41,19 @@ def main(arguments=None):
 def convert(checkpoint, output, preset, num_classes, image_size):
     """Writes `output` and returns the `Report`; raises `InputError`."""
     from keras_adavit.convert.load import load_torch_checkpoint
-    from keras_adavit.convert.names import is_gate
+    from keras_adavit.convert.names import find_gates
     from keras_adavit.convert.torch_file import read_checkpoint
     from keras_adavit.errors import InputError
+    from keras_adavit.gate_config import GateConfig
     from keras_adavit.models.classifier import AdaViTClassifier
-    from keras_adavit.models.presets import GATES, find_preset
+    from keras_adavit.models.presets import find_preset
 
     if output.suffix != ".keras" or output.exists() or not output.parent.is_dir():
         raise InputError(f"The output must be a new .keras file in an existing folder. Received: {output}")
     find_preset(preset)  # a wrong name is told before a large file is read
-    gated = any(is_gate(name) for name in read_checkpoint(checkpoint).arrays)
-    model = AdaViTClassifier.from_preset(preset, num_classes, image_size, gates=GATES if gated else None)
+    gates = find_gates(read_checkpoint(checkpoint).arrays)
+    gates = None if gates is None else GateConfig(**gates)
+    model = AdaViTClassifier.from_preset(preset, num_classes, image_size, gates=gates)
     report = load_torch_checkpoint(model, checkpoint)
     model.save(output)
     return report
