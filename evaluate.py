@@ -121,6 +121,7 @@ def main(arguments):
 
     from keras_adavit import analysis, evaluation, report
     from keras_adavit.errors import InputError
+    from keras_adavit.models.load import load_model
 
     try:
         if arguments.json is not None and not arguments.json.parent.is_dir():
@@ -129,7 +130,7 @@ def main(arguments):
             analysis.check_path(arguments.analyze, "--analyze")
         check_macs(arguments)
         policy = find_policy(arguments)
-        model = evaluation.load_model(arguments.model)
+        model = load_model(arguments.model)
         model.execution = arguments.execution
         source = find_data(arguments.model, arguments.data, model.backbone.image_size)
         splits = source.load(arguments.batch_size, seed=0)

@@ -19,7 +19,7 @@ def open_file(path, argument):
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"The {argument} must be the path of a file. Received: {path!r}")
     if not os.path.isfile(path):  # unlike `Path.is_file`, it raises nothing, whatever the path
-        raise InputError(f"The {argument} must be an existing file. Received: {printable(path)}")
+        raise InputError(f"The {argument} must be an existing file. Received: {printable(path)}, which is no file")
     try:
         return open(path, "rb")
     except OSError as error:

@@ -40,9 +40,8 @@ class Report:
     def summary(self):
         """A line for what was loaded, and one for each reason why something was not."""
         arrays = sum(len(names) for names in self.loaded.values())
-        lines = [
-            f"{printable(self.path)}{f' ({self.key})' if self.key else ''}: {len(self.loaded)} weights from {arrays} arrays"
-        ]
+        file = printable(self.path) + (f" ({self.key})" if self.key else "")
+        lines = [f"{file}: {len(self.loaded)} weights from {arrays} arrays"]
         for verb, entries in (("stays as it was", self.kept), ("ignored", self.ignored)):
             for reason in dict.fromkeys(entries.values()):
                 lines.append(f"  {verb}: {list(entries.values()).count(reason)} {reason}")
@@ -69,7 +68,8 @@ def load_torch_checkpoint(model, path):
         A `Report` of every name.
 
     Raises:
-        InputError: If `model` is something else, or the file cannot be read or does not fit the model; then no weight is changed.
+        InputError: If `model` is something else, or the file cannot be read or does not fit the model; then no weight
+            is changed.
     """
     if not isinstance(getattr(model, "backbone", None), AdaViTBackbone):
         raise InputError(f"`model` must be an `AdaViTClassifier`. Received: model={model!r}")
@@ -148,7 +148,8 @@ def match(checkpoint, shapes, stem):
     problems = {"missing": missing, "of another shape": wrong, "not in the model": list(unused)}
     if any(problems.values()):
         raise InputError(
-            f"The checkpoint must fit the model, of which nothing was changed. Received: {printable(checkpoint.path)} with "
+            "The checkpoint must fit the model, of which nothing was changed. "
+            f"Received: {printable(checkpoint.path)} with "
             + "; ".join(f"weights {kind} ({len(names)}): {listed(names)}" for kind, names in problems.items() if names)
         )
     return values, Report(checkpoint.path, checkpoint.key, loaded, kept, ignored, notes)

@@ -29,13 +29,13 @@ def main(arguments):
     """Runs the command and returns its exit code."""
     arguments = tyro.cli(Arguments, prog="python -m keras_adavit.export", args=arguments)
 
-    from keras_adavit import evaluation
     from keras_adavit.errors import InputError
     from keras_adavit.export.write import check_target, export
+    from keras_adavit.models.load import load_model
 
     try:
         check_target(arguments.out, arguments.format, arguments.execution)
-        export(evaluation.load_model(arguments.model), arguments.out, arguments.format, arguments.execution)
+        export(load_model(arguments.model), arguments.out, arguments.format, arguments.execution)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

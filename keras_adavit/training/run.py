@@ -13,6 +13,7 @@ from keras_adavit.data.pipeline import check_batch_size
 from keras_adavit.errors import InputError
 from keras_adavit.models.backbone import AdaViTBackbone
 from keras_adavit.models.classifier import AdaViTClassifier
+from keras_adavit.models.load import load_model
 from keras_adavit.models.transfer import initialize_from
 from keras_adavit.recipe import save_recipe
 from keras_adavit.training import schedules
@@ -52,7 +53,7 @@ def run(recipe, console):
     if recipe.dense_model is None:
         dense = build_dense(recipe, image_shape, classes)
     else:
-        dense = evaluation.load_model(recipe.dense_model)
+        dense = load_model(recipe.dense_model)
         evaluation.check_data(dense, splits, image_shape)
     adaptive = build_adaptive(recipe, image_shape, classes)
     initialize_from(adaptive, dense)  # again after training; here it shows early that the sizes agree
