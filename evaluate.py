@@ -120,6 +120,7 @@ def main(arguments):
     from rich.console import Console
 
     from keras_adavit import analysis, evaluation, report
+    from keras_adavit.data.image_folder import name_bad_images
     from keras_adavit.errors import InputError
     from keras_adavit.models.load import load_model
 
@@ -135,13 +136,14 @@ def main(arguments):
         source = find_data(arguments.model, arguments.data, model.backbone.image_size)
         splits = source.load(arguments.batch_size, seed=0)
         evaluation.check_data(model, splits, splits.validation.element_spec[0].shape[1:])
-        if arguments.macs:
-            curve = evaluate_budgets(model, splits.validation, arguments)
-            report.print_curve(curve, Console())
-            write_json(arguments.json, {str(macs): dataclasses.asdict(found) for macs, found in curve.items()})
-            return 0
-        breakdown = None if arguments.analyze is None else analysis.Breakdown()
-        found = evaluation.evaluate(model, splits.validation, policy, breakdown and breakdown.add)
+        with name_bad_images(splits):
+            if arguments.macs:
+                curve = evaluate_budgets(model, splits.validation, arguments)
+                report.print_curve(curve, Console())
+                write_json(arguments.json, {str(macs): dataclasses.asdict(found) for macs, found in curve.items()})
+                return 0
+            breakdown = None if arguments.analyze is None else analysis.Breakdown()
+            found = evaluation.evaluate(model, splits.validation, policy, breakdown and breakdown.add)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

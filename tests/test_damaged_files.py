@@ -12,6 +12,7 @@ from published import micro_model
 
 import keras_adavit as ka
 from keras_adavit.convert.load import NO_CHECKSUMS
+from keras_adavit.data.image_folder import ImageFolder
 from keras_adavit.models.load import load_model
 
 
@@ -103,7 +104,7 @@ def test_image_files(kind, tmp_path, cases):
     for split in ("train", "val"):
         (tmp_path / split / "a").mkdir(parents=True)
         (tmp_path / split / "a" / "0.png").write_bytes(stream.getvalue())
-    source = ka.data.ImageFolder(str(tmp_path), image_size=24, crop_fraction=1.0)
+    source = ImageFolder(str(tmp_path), image_size=24, crop_fraction=1.0)
 
     def read(path):
         return [np.asarray(images) for images, labels in source.load(1, 0).validation]

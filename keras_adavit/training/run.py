@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_adavit import evaluation, report, visualize
+from keras_adavit.data.image_folder import name_bad_images
 from keras_adavit.data.pipeline import check_batch_size
 from keras_adavit.errors import InputError
 from keras_adavit.models.backbone import AdaViTBackbone
@@ -42,6 +43,12 @@ def run(recipe, console):
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy(recipe.precision)
     splits = recipe.data.load(recipe.batch_size, recipe.seed)
+    with name_bad_images(splits):
+        return train_on(splits, recipe, console)
+
+
+def train_on(splits, recipe, console):
+    """What `run` does once the data is there."""
     check_batch_size(splits, recipe.batch_size)
     if splits.skipped:
         console.print(f"Left out {len(splits.skipped)} images that cannot be decoded, such as {splits.skipped[0]}")
