@@ -7,3 +7,8 @@ class InputError(ValueError):
     The message is one sentence that names the argument or the file, says what was expected and what
     came. The commands print it and exit with code 2; anything else that is raised is a bug.
     """
+
+
+def printable(name):
+    """A path, or a name out of a file, as a message can hold it: in one line, what is no text written out."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in str(name))

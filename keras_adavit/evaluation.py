@@ -1,8 +1,6 @@
 """Evaluation: accuracy, MACs and usage of a model over a data set, every image counted once."""
 
 import dataclasses
-import zipfile
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -10,7 +8,6 @@ from keras import ops
 
 from keras_adavit.baselines import check_policy
 from keras_adavit.errors import InputError
-from keras_adavit.models.classifier import AdaViTClassifier
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,28 +146,6 @@ def blank_patches(images, patch_size):
     patches = images.reshape(batch, count, patch_size, count, patch_size, channels).transpose(0, 1, 3, 2, 4, 5)
     patches = patches.reshape(batch, count * count, patch_size * patch_size, channels)
     return (np.ptp(patches, axis=2) < 1e-3).all(axis=-1)
-
-
-def load_model(path):
-    """Loads an `AdaViTClassifier` from a `.keras` file, on any backend.
-
-    Raises:
-        InputError: If the file is missing, not a Keras model, or a model of something else.
-    """
-    if not Path(path).is_file():
-        raise InputError(f"The model must be a .keras file. Received: {path}, which is no file")
-    if not zipfile.is_zipfile(path):
-        raise InputError(f"The model must be a .keras file. Received: {path}, which is not one")
-    try:
-        model = keras.saving.load_model(path, compile=False)  # what it trained with does not matter
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"The model must be a .keras file of an AdaViTClassifier. Received: {path}: {reason}"
-        ) from error
-    if not isinstance(model, AdaViTClassifier):
-        raise InputError(f"The model must be an AdaViTClassifier. Received: {path}, a {type(model).__name__}")
-    return model
 
 
 def check_data(model, splits, image_shape):

@@ -17,6 +17,7 @@ def pytest_addoption(parser):
 
 @pytest.fixture(scope="session")
 def exhaustive(request):
+    """If all cases are wanted, not the share that a run of all tests has time for."""
     return request.config.getoption("--exhaustive")
 
 

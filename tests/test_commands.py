@@ -196,8 +196,8 @@ def test_a_model_file_of_something_else_is_refused(capsys, tmp_path):
     keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)]).save("other.keras")
     for name, message in (
         ("missing.keras", "which is no file"),
-        ("text.keras", "which is not one"),
-        ("other.keras", "other.keras, a Sequential"),
+        ("text.keras", "or of another kind"),
+        ("other.keras", "other.keras: it holds a Sequential in the place of an AdaViTClassifier"),
     ):
         code, text = run(capsys, evaluate.main, name, "--data", "photos")
         assert code == 2

@@ -6,12 +6,13 @@ from typing import Annotated
 import tyro
 
 from keras_adavit.convert.load import load_torch_checkpoint
-from keras_adavit.convert.names import is_gate
+from keras_adavit.convert.names import find_gates
 from keras_adavit.convert.torch_file import read_checkpoint
 from keras_adavit.errors import InputError
 from keras_adavit.files import check_writable, write_whole
+from keras_adavit.gate_config import GateConfig
 from keras_adavit.models.classifier import AdaViTClassifier
-from keras_adavit.models.presets import GATES, find_preset
+from keras_adavit.models.presets import find_preset
 from keras_adavit.settings import ImageSize, PositiveInt, settings
 
 
@@ -19,7 +20,8 @@ from keras_adavit.settings import ImageSize, PositiveInt, settings
 class Arguments:
     """Converts a published PyTorch checkpoint into a .keras file.
 
-    The model has gates if the file has them; without, it is the dense model that an adaptive one starts from.
+    The model has the gates that the file has; without any, it is the dense model that an adaptive one starts from. What
+    no name in a file tells is as in the published models: full heads, tokens that gate the MLP too, thresholds.
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
@@ -43,8 +45,8 @@ def main(arguments):
         raise InputError(f"The output must be a new .keras file in an existing folder. Received: {given.output}")
     check_writable(given.output)
     find_preset(given.preset)  # a wrong name is told before a large file is read
-    gated = any(is_gate(name) for name in read_checkpoint(given.checkpoint).arrays)
-    gates = GATES if gated else None
+    gates = find_gates(read_checkpoint(given.checkpoint).arrays)
+    gates = None if gates is None else GateConfig(**gates)
     model = AdaViTClassifier.from_preset(given.preset, given.num_classes, given.image_size, gates=gates)
     report = load_torch_checkpoint(model, given.checkpoint)
     with write_whole(given.output) as unfinished:

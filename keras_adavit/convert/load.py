@@ -6,11 +6,13 @@ from pathlib import Path
 from keras_adavit.convert.names import CLASSIFIER, DISTILLED, is_gate, join, published_names
 from keras_adavit.convert.positions import can_resize, grid_side, resize_positions
 from keras_adavit.convert.torch_file import read_checkpoint
-from keras_adavit.errors import InputError
+from keras_adavit.errors import InputError, printable
+from keras_adavit.models.backbone import AdaViTBackbone
 from keras_adavit.models.transfer import by_path
 
 DENSE_FILE = "gates: the file is of a dense model"
 THRESHOLD = "thresholds of the gates: `GateConfig` sets them, no file has them"
+NO_CHECKSUMS = "the file has no checksums (torch's format before 1.6): damage in it cannot be noticed"
 LISTED = 10  # names of a kind in an error
 
 
@@ -38,7 +40,8 @@ class Report:
     def summary(self):
         """A line for what was loaded, and one for each reason why something was not."""
         arrays = sum(len(names) for names in self.loaded.values())
-        lines = [f"{self.path}{f' ({self.key})' if self.key else ''}: {len(self.loaded)} weights from {arrays} arrays"]
+        file = printable(self.path) + (f" ({self.key})" if self.key else "")
+        lines = [f"{file}: {len(self.loaded)} weights from {arrays} arrays"]
         for verb, entries in (("stays as it was", self.kept), ("ignored", self.ignored)):
             for reason in dict.fromkeys(entries.values()):
                 lines.append(f"  {verb}: {list(entries.values()).count(reason)} {reason}")
@@ -65,8 +68,11 @@ def load_torch_checkpoint(model, path):
         A `Report` of every name.
 
     Raises:
-        InputError: If the file cannot be read, or does not fit the model; then no weight is changed.
+        InputError: If `model` is something else, or the file cannot be read or does not fit the model; then no weight
+            is changed.
     """
+    if not isinstance(getattr(model, "backbone", None), AdaViTBackbone):
+        raise InputError(f"`model` must be an `AdaViTClassifier`. Received: model={model!r}")
     checkpoint = read_checkpoint(path)
     variables = by_path(model)
     values, report = match(
@@ -95,7 +101,7 @@ def match(checkpoint, shapes, stem):
     if any(name in arrays for name in DISTILLED):
         raise InputError(
             "The checkpoint must be of a model with one class token; distilled models have another token, which "
-            f"takes part in every attention and would have to be gated too. Received: {checkpoint.path}, "
+            f"takes part in every attention and would have to be gated too. Received: {printable(checkpoint.path)}, "
             "which is of a distilled model"
         )
     dense_file = not any(is_gate(name) for name in arrays)
@@ -103,17 +109,18 @@ def match(checkpoint, shapes, stem):
     if len(classes) > 1:
         raise InputError(
             "The checkpoint must have a weight and a bias of the classifier for the same classes. "
-            f"Received: {checkpoint.path} with {CLASSIFIER[0]} {arrays[CLASSIFIER[0]].shape} and "
+            f"Received: {printable(checkpoint.path)} with {CLASSIFIER[0]} {arrays[CLASSIFIER[0]].shape} and "
             f"{CLASSIFIER[1]} {arrays[CLASSIFIER[1]].shape}"
         )
-    values, loaded, kept, ignored, notes = {}, {}, {}, {}, []
+    values, loaded, kept, ignored = {}, {}, {}, {}
+    notes = [] if checkpoint.has_checksums else [NO_CHECKSUMS]
     unused, missing, wrong = dict.fromkeys(arrays), [], []
     for path, shape in shapes.items():
         alternatives = published_names(path, stem)
-        names = next((names for names in alternatives if all(name in arrays for name in names)), None)
-        if path.endswith("/threshold"):
+        if not alternatives:
             kept[path] = THRESHOLD
             continue
+        names = next((names for names in alternatives if all(name in arrays for name in names)), None)
         if names is None:
             if dense_file and ("_gate/" in path or "policy_norm/" in path):
                 kept[path] = DENSE_FILE
@@ -141,7 +148,8 @@ def match(checkpoint, shapes, stem):
     problems = {"missing": missing, "of another shape": wrong, "not in the model": list(unused)}
     if any(problems.values()):
         raise InputError(
-            f"The checkpoint must fit the model, of which nothing was changed. Received: {checkpoint.path} with "
+            "The checkpoint must fit the model, of which nothing was changed. "
+            f"Received: {printable(checkpoint.path)} with "
             + "; ".join(f"weights {kind} ({len(names)}): {listed(names)}" for kind, names in problems.items() if names)
         )
     return values, Report(checkpoint.path, checkpoint.key, loaded, kept, ignored, notes)

@@ -1,40 +1,45 @@
 """What the published files call a weight, and how they lay it out. Their words appear here alone."""
 
+import re
+
 import numpy as np
 
 from keras_adavit.layers.tokens_to_token import SPLITS
 
-# Checked in this order: gates first, for their names contain those of blocks.
-BODY = {
-    "token_gate": "attn.token_select.mlp_head",
-    "head_gate": "head_select.mlp_head",
+# Whole paths, so that no name is found inside another one; a layer without a place here is a KeyError.
+LAYERS = {"norm": "norm", "head": "head"}
+ARRAYS = {"class_token": "cls_token", "position": "pos_embed"}
+BLOCK = {
+    "norm1": "norm1",
+    "norm2": "norm2",
+    "policy_norm": "norm_policy",
     "block_gate": "layer_select.mlp_head",
-    "block_": "blocks.",
-    "attention.": "attn.",
+    "head_gate": "head_select.mlp_head",
+    "token_gate": "attn.token_select.mlp_head",
+    "attention/qkv": "attn.qkv",
+    "attention/projection": "attn.proj",
+    "mlp/expand": "mlp.fc1",
+    "mlp/reduce": "mlp.fc2",
+}
+PERFORMER = {
+    "": "",  # the layer's own array, the random features
+    "norm1": "norm1",
+    "qkv": "kqv",
     "projection": "proj",
-    "mlp.expand": "mlp.fc1",
-    "mlp.reduce": "mlp.fc2",
-    "class_token": "cls_token",
-    "position": "pos_embed",
+    "norm2": "norm2",
+    "expand": "mlp.0",
+    "reduce": "mlp.2",
 }
-STEMS = {
-    "patch": {"stem.projection": "patch_embed.proj"},
-    "t2t_performer": {
-        "stem.": "tokens_to_token.",
-        "qkv": "kqv",
-        "projection": "proj",
-        "expand": "mlp.0",
-        "reduce": "mlp.2",
-        "features": "w",
-    },
-    "t2t_transformer": {
-        "stem.": "tokens_to_token.",
-        "qkv": "attn.qkv",
-        "projection": "attn.proj",
-        "expand": "mlp.fc1",
-        "reduce": "mlp.fc2",
-    },
+TRANSFORMER = {
+    "norm1": "norm1",
+    "qkv": "attn.qkv",
+    "projection": "attn.proj",
+    "norm2": "norm2",
+    "expand": "mlp.fc1",
+    "reduce": "mlp.fc2",
 }
+STEM_BLOCKS = {"t2t_performer": PERFORMER, "t2t_transformer": TRANSFORMER}
+STEM_LAYERS = {"projection": "patch_embed.proj", "project": "tokens_to_token.project"}
 # Layers that read unfolded patches, whose channels come before their positions there and after them here: how many of
 # these a patch has.
 UNFOLDED = {
@@ -42,8 +47,9 @@ UNFOLDED = {
     for reader, (size, _, _) in zip(("attention1.", "attention2."), SPLITS, strict=False)
     for layer in ("norm1", "kqv", "attn.qkv")
 } | {"project": SPLITS[-1][0] ** 2}
-PARAMETERS = {"kernel": "weight", "gamma": "weight", "beta": "bias"}
-GATES = ("_select.",)
+PARAMETERS = {"kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias", "features": "w"}
+QKV = ("query", "key", "value")
+GATES = ("_select.", ".norm_policy.")
 DISTILLED = ("dist_token", "head_dist.weight")
 CLASSIFIER = ("head.weight", "head.bias")
 
@@ -56,15 +62,27 @@ def published_names(path, stem):
         stem: The stem of the model's backbone.
 
     Returns:
-        Alternatives, each a list of names whose arrays, one after the other, are the weight.
+        Alternatives, each a list of names whose arrays, one after the other, are the weight. None for a threshold,
+        which no file has.
     """
-    name = path.replace("/", ".")
-    for ours, published in (STEMS[stem] if name.startswith("stem.") else BODY).items():
-        name = name.replace(ours, published)
-    head, _, parameter = name.rpartition(".")
-    name = f"{head}.{PARAMETERS.get(parameter, parameter)}".lstrip(".")
-    if name.startswith("blocks.") and ".qkv." in name:  # one layer in dense models, three in the gated ones
-        return [[name], [name.replace("qkv", part) for part in ("query", "key", "value")]]
+    if path.endswith("/threshold"):
+        return []
+    if path in ARRAYS:
+        return [[ARRAYS[path]]]
+    layer, _, parameter = path.rpartition("/")
+    part, _, inner = layer.partition("/")
+    if part.startswith("block_"):
+        layer = f"blocks.{part.removeprefix('block_')}.{BLOCK[inner]}"
+    elif part == "stem" and inner in STEM_LAYERS:
+        layer = STEM_LAYERS[inner]
+    elif part == "stem":
+        attention, _, inner = inner.partition("/")
+        layer = f"tokens_to_token.{attention}.{STEM_BLOCKS[stem][inner]}".rstrip(".")
+    else:
+        layer = LAYERS[layer]
+    name = f"{layer}.{PARAMETERS[parameter]}"
+    if layer.endswith(".attn.qkv") and part != "stem":  # one layer in dense models, three in the gated ones
+        return [[name], [f"{layer.removesuffix('qkv')}{each}.{PARAMETERS[parameter]}" for each in QKV]]
     return [[name]]
 
 
@@ -99,3 +117,26 @@ def join(names, arrays):
 def is_gate(name):
     """If a published name belongs to a gate."""
     return any(part in name for part in GATES)
+
+
+def find_gates(names):
+    """What published names tell of the gates: arguments of a `GateConfig`, or `None` for a dense model.
+
+    No name tells if heads are gated fully or partially, if tokens gate the MLP, or what the thresholds are.
+    """
+    if not any(map(is_gate, names)):
+        return None
+
+    def gated(part):
+        found = (re.match(rf"blocks\.(\d{{1,6}})\.{part}\.", name) for name in names)
+        return {int(match[1]) for match in found if match}
+
+    tokens, heads, sublayers = gated("attn.token_select"), gated("head_select"), gated("layer_select")
+    return {
+        "tokens": bool(tokens),
+        "heads": "full" if heads else None,
+        "blocks": bool(sublayers),
+        "first_gated_block": min(heads | sublayers, default=1),
+        "first_token_gated_block": min(tokens, default=0),
+        "normalize_policy_input": bool(gated("norm_policy")),
+    }

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from keras_adavit.data.decode import decode
 from keras_adavit.data.photos import Photos
 from keras_adavit.data.pipeline import Splits, keep_off_accelerators
-from keras_adavit.errors import InputError
+from keras_adavit.errors import InputError, printable
 from keras_adavit.settings import FileName, settings
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")
 VALIDATION_NAMES = ("val", "validation", "test")  # the first that exists is taken
 
+WANTED = "Every image must be a sound JPEG, PNG, GIF or BMP file"
 CHECK_BATCH = 1024  # files checked between two returns to Python
 
 ClassFiles = dict[str, list[str]]  # class name → its image files, both sorted
@@ -55,39 +58,38 @@ class ImageFolder(Photos):
         splits = find_splits(self.path)
         train, validation = (list_images(split) for split in splits)
         _check_same_classes(train, validation, splits)
-        skipped = bad_images([*_flat(train)[0], *_flat(validation)[0]]) if self.check_images else []
+        all_files = [*_flat(train)[0], *_flat(validation)[0]]
+        skipped = list(bad_images(all_files)) if self.check_images else []
         if skipped and self.on_bad_image == "error":
-            raise InputError(
-                "Every image must be a sound JPEG, PNG, GIF or BMP file, or be left out with `on_bad_image='skip'`. "
-                f"Received: {_few(skipped)}"
-            )
+            raise InputError(f"{WANTED}, or be left out with `on_bad_image='skip'`. Received: {_few(skipped)}")
         train, validation = (
             _without(files, skipped, split) for files, split in zip((train, validation), splits, strict=True)
         )
 
         train_files, train_labels = _flat(train)
         files, labels = _flat(validation)
-        names = tf.data.Dataset.from_tensor_slices((train_files, train_labels))
+        names = _dataset(train_files, train_labels)
         encoded = names.shuffle(len(train_files), seed=seed).map(_read, tf.data.AUTOTUNE)
-        held_out = tf.data.Dataset.from_tensor_slices((files, labels)).map(_read, tf.data.AUTOTUNE)
+        held_out = _dataset(files, labels).map(_read, tf.data.AUTOTUNE)
         return Splits(
             train=self.train_batches(encoded, len(train), batch_size, seed),
             validation=self.validation_batches(held_out, batch_size),
-            class_names=tuple(train),
+            class_names=tuple(map(printable, train)),
             train_examples=len(train_files),
             validation_examples=len(files),
             mean=self.mean,
             std=self.std,
-            skipped=tuple(skipped),
+            skipped=tuple(map(printable, skipped)),
+            files=tuple(train_files + files),
         )
 
 
 def find_splits(path: str) -> tuple[Path, Path]:
     """The training and the validation folder below `path`; an `InputError` says what is missing."""
-    root = Path(path).expanduser()
-    if not path or not root.is_dir():
+    root = Path(os.path.expanduser(path))  # which leaves an unknown user alone, where that of Path stops
+    if not path or not os.path.isdir(root):
         raise InputError(f"`path` must be a folder with the folders `train` and `val`. Received: path={path!r}")
-    found = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    found = [entry.name for entry in _entries(root) if os.path.isdir(entry.path)]
     held_out = next((name for name in VALIDATION_NAMES if name in found), None)
     if "train" not in found:
         raise InputError(f"`path` must hold a folder `train`. Received: path={path!r} with {_few(found)}")
@@ -100,33 +102,86 @@ def find_splits(path: str) -> tuple[Path, Path]:
 
 def list_images(split: Path) -> ClassFiles:
     """The image files of each class folder; hidden files and other extensions are passed over."""
-    classes = sorted(entry.name for entry in split.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    entries = _entries(split)
+    broken = [entry.name for entry in entries if _leads_nowhere(entry)]
+    if broken:
+        raise InputError(f"Every link in `{printable(split)}` must lead to a folder. Received: {_few(broken)}")
+    classes = [entry.name for entry in entries if entry.is_dir()]
     if not classes:
-        raise InputError(f"`{split}` must hold one folder for each class. Received: no folder")
+        raise InputError(f"`{printable(split)}` must hold one folder for each class. Received: no folder")
     files = {name: _image_files(split / name) for name in classes}
     empty = [name for name, paths in files.items() if not paths]
     if empty:
         raise InputError(
-            f"Every class folder of `{split}` must hold JPEG or PNG files. Received: none in {_few(empty)}"
+            f"Every class folder of `{printable(split)}` must hold JPEG or PNG files. Received: none in {_few(empty)}"
         )
     return files
 
 
-def bad_images(paths: list[str]) -> list[str]:
-    """The files among `paths` that cannot be decoded, found by decoding every one as the pipelines do."""
+def bad_images(paths: Sequence[str]) -> Iterator[str]:
+    """The files among `paths` that cannot be decoded, in order, found by decoding every one as the pipelines do."""
     import tensorflow as tf
 
     def decoded(index, path):
         return index, decode(tf.io.read_file(path))[0, 0, 0]  # a pixel that is asked for: else nothing is decoded
 
-    survivors = tf.data.Dataset.from_tensor_slices(paths).enumerate().map(decoded, tf.data.AUTOTUNE).ignore_errors()
-    good = {int(index) for indices, _ in survivors.batch(CHECK_BATCH) for index in indices.numpy()}
-    return [path for index, path in enumerate(paths) if index not in good]
+    numbered = tf.data.Dataset.from_tensor_slices(list(map(os.fsencode, paths))).enumerate()
+    survivors = numbered.map(decoded, tf.data.AUTOTUNE).ignore_errors().batch(CHECK_BATCH)
+    following = 0
+    for indices, _ in survivors:
+        for index in map(int, indices.numpy()):
+            yield from paths[following:index]
+            following = index + 1
+    yield from paths[following:]
+
+
+@contextlib.contextmanager
+def name_bad_images(splits: Splits):
+    """Names the image file at which a pipeline of `splits` stops, in an `InputError`.
+
+    ```python
+    with name_bad_images(splits):
+        model.fit(splits.train)
+    ```
+
+    TensorFlow's own error does not say which file it was. So the files are decoded once more, up to the first that
+    fails: a training that reads them unchecked pays nothing while all is well.
+    """
+    import tensorflow as tf
+
+    try:
+        yield
+    except (tf.errors.OpError, UnicodeDecodeError) as error:  # the latter where a file's name in the message is no text
+        bad = next(bad_images(splits.files), None) if splits.files else None
+        if bad is None:
+            raise
+        raise InputError(
+            f"{WANTED}, which `check_images` tells before the training. Received: '{printable(bad)}'"
+        ) from error
+
+
+def _entries(folder: Path) -> list[os.DirEntry]:
+    """What is in a folder, sorted by name, but for hidden entries."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError as error:
+        raise InputError(
+            f"`{printable(folder)}` must be a folder that can be read. Received: {error.strerror}"
+        ) from error
+
+
+def _leads_nowhere(entry: os.DirEntry) -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def _image_files(folder: Path) -> list[str]:
-    names = (name for name in os.listdir(folder) if not name.startswith(".") and name.lower().endswith(EXTENSIONS))
-    return sorted(str(folder / name) for name in names)
+    """Paths of the images; folders and pipes under an image's name are passed over, links that lead nowhere are not."""
+    return [
+        entry.path
+        for entry in _entries(folder)
+        if entry.name.lower().endswith(EXTENSIONS) and (_leads_nowhere(entry) or entry.is_file())
+    ]
 
 
 def _check_same_classes(train: ClassFiles, validation: ClassFiles, splits: tuple[Path, Path]) -> None:
@@ -136,7 +191,9 @@ def _check_same_classes(train: ClassFiles, validation: ClassFiles, splits: tuple
         if one.keys() - other.keys()
     ]
     if alone:
-        raise InputError(f"The splits of `{splits[0].parent}` must hold the same classes. Received: {'; '.join(alone)}")
+        raise InputError(
+            f"The splits of `{printable(splits[0].parent)}` must hold the same classes. Received: {'; '.join(alone)}"
+        )
 
 
 def _without(files: ClassFiles, skipped: list[str], split: Path) -> ClassFiles:
@@ -145,7 +202,8 @@ def _without(files: ClassFiles, skipped: list[str], split: Path) -> ClassFiles:
     empty = [name for name, paths in good.items() if not paths]
     if empty:
         raise InputError(
-            f"Every class of `{split}` must have an image that can be decoded. Received: none in {_few(empty)}"
+            f"Every class of `{printable(split)}` must have an image that can be decoded. "
+            f"Received: none in {_few(empty)}"
         )
     return good
 
@@ -157,6 +215,13 @@ def _flat(files: ClassFiles) -> tuple[list[str], list[int]]:
     return list(paths), list(labels)
 
 
+def _dataset(files: list[str], labels: list[int]):
+    """Dataset of (path as bytes, int32 label): the name of a file need not be text."""
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensor_slices((list(map(os.fsencode, files)), labels))
+
+
 def _read(path, label):
     import tensorflow as tf
 
@@ -166,5 +231,5 @@ def _read(path, label):
 def _few(items: list[str], shown: int = 3) -> str:
     """The first items, and how many more there are."""
     rest = len(items) - shown
-    listed = ", ".join(f"'{item}'" for item in items[:shown]) or "nothing"
+    listed = ", ".join(f"'{printable(item)}'" for item in items[:shown]) or "nothing"
     return f"{listed} and {rest} more" if rest > 0 else listed

@@ -32,6 +32,7 @@ class Splits:
         mean: The mean taken from the channels, in units of 0..1, so that a picture can put it back.
         std: What the channels were then divided by.
         skipped: Image files that could not be decoded and were left out.
+        files: Image files of both, where images are files.
     """
 
     train: tf.data.Dataset
@@ -42,6 +43,7 @@ class Splits:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     skipped: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 def denormalize(images, mean, std) -> np.ndarray:

@@ -11,11 +11,13 @@ import keras
 import numpy as np
 
 from keras_adavit import evaluation, report, visualize
+from keras_adavit.data.image_folder import name_bad_images
 from keras_adavit.data.pipeline import check_batch_size
 from keras_adavit.errors import InputError
 from keras_adavit.files import make_folder, write_text
 from keras_adavit.models.backbone import AdaViTBackbone
 from keras_adavit.models.classifier import AdaViTClassifier
+from keras_adavit.models.load import load_model
 from keras_adavit.models.transfer import initialize_from
 from keras_adavit.recipe import save_recipe
 from keras_adavit.training import schedules
@@ -48,6 +50,12 @@ def run(recipe, console):
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy(recipe.precision)
     splits = recipe.data.load(recipe.batch_size, recipe.seed)
+    with name_bad_images(splits):
+        return train_on(splits, recipe, console)
+
+
+def train_on(splits, recipe, console):
+    """What `run` does once the data is there."""
     check_batch_size(splits, recipe.batch_size)
     if splits.skipped:
         console.print(f"Left out {len(splits.skipped)} images that cannot be decoded, such as {splits.skipped[0]}")
@@ -59,7 +67,7 @@ def run(recipe, console):
     if recipe.dense_model is None:
         dense = build_dense(recipe, image_shape, classes)
     else:
-        dense = evaluation.load_model(recipe.dense_model)
+        dense = load_model(recipe.dense_model)
         evaluation.check_data(dense, splits, image_shape)
     adaptive = build_adaptive(recipe, image_shape, classes)
     initialize_from(adaptive, dense)  # again after training; here it shows early that the sizes agree

@@ -176,10 +176,10 @@ class RunsCode:
 
 
 BROKEN = {
-    "truncated": (lambda data, _: data[: len(data) // 2], "truncated, or of another kind"),
-    "empty": (lambda data, _: b"", "truncated, or of another kind"),
-    "text": (lambda data, _: b"no checkpoint\n" * 20, "truncated, or of another kind"),
-    "picture": (lambda data, _: b"\xff\xd8\xff\xe0" + bytes(100), "truncated, or of another kind"),
+    "truncated": (lambda data, _: data[: len(data) // 2], "truncated or damaged, or of another kind"),
+    "empty": (lambda data, _: b"", "truncated or damaged, or of another kind"),
+    "text": (lambda data, _: b"no checkpoint\n" * 20, "truncated or damaged, or of another kind"),
+    "picture": (lambda data, _: b"\xff\xd8\xff\xe0" + bytes(100), "truncated or damaged, or of another kind"),
     "code": (lambda _, save: save({"model": RunsCode()}).read_bytes(), "it wants to run code"),
     "module": (lambda _, save: save(torch.nn.Linear(1, 1)).read_bytes(), "it wants to run code, torch.nn"),
     "list": (lambda _, save: save([1, 2]).read_bytes(), "which holds a list"),

@@ -1,13 +1,19 @@
+import io
+import os
 import re
+import struct
+import zlib
+from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 
 from keras_adavit.data.augment import Augment
-from keras_adavit.data.image_folder import ImageFolder
+from keras_adavit.data.image_folder import ImageFolder, name_bad_images
 from keras_adavit.data.pipeline import denormalize
-from keras_adavit.errors import InputError
+from keras_adavit.errors import InputError, printable
 
 COLORS = {"cat": (200, 30, 30), "dog": (30, 200, 30), "elk": (30, 30, 200)}
 
@@ -200,3 +206,129 @@ def test_option_errors():
         ImageFolder(on_bad_image="skip", check_images=False)
     with raises("`image_size` must be"):
         ImageFolder(image_size=-1)
+
+
+def test_names_that_are_no_text_are_read(folder):
+    """Bytes that are no UTF-8, as old archives have them, in a file's name and in a class's."""
+    latin = os.fsdecode("caf\u00e9".encode("latin-1"))
+    for split in ("train", "val"):
+        (folder / split / "cat" / "0.png").unlink(missing_ok=True)
+        write(folder / split / "cat" / f"{latin}.png", COLORS["cat"])
+        (folder / split / "dog").rename(folder / split / latin)
+    splits = load(folder)
+    assert splits.class_names == (r"caf\udce9", "cat", "elk")
+    assert len(epoch(splits.validation)[1]) == 9
+    bad = break_file(folder / "val" / "cat" / f"{latin}.png", "text")
+    with raises("Every image must be a sound", r"caf\udce9.png'") as error:
+        load(folder)
+    assert str(error.value).isprintable()
+    splits = load(folder, on_bad_image="skip")
+    assert splits.skipped == (printable(bad),)
+
+
+def test_image_that_fails_while_it_is_read_is_named(folder):
+    splits = load(folder, check_images=False)
+    bad = break_file(folder / "val" / "dog" / "1.png", "truncated")
+    with raises("Every image must be a sound", f"Received: '{bad}'"), name_bad_images(splits):
+        list(splits.validation)
+    (folder / "val" / "cat" / "2.png").unlink()
+    with raises(f"Received: '{folder / 'val' / 'cat' / '2.png'}'"), name_bad_images(splits):
+        list(splits.validation)
+
+
+def test_other_errors_while_images_are_read_stay(folder):
+    import tensorflow as tf
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match="mine"), name_bad_images(load(folder)):
+        raise tf.errors.InvalidArgumentError(None, None, "mine")
+
+
+@pytest.mark.parametrize("backend_fit", [False, True])
+def test_undecodable_image_in_fit(folder, backend_fit):
+    splits = load(folder, check_images=False, augment=Augment(crop_scale=(1.0, 1.0)))
+    bad = break_file(folder / "train" / "elk" / "1.png", "text")
+    model = keras.Sequential([keras.layers.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), run_eagerly=not backend_fit)
+    with raises(f"Received: '{bad}'"), name_bad_images(splits):
+        model.fit(splits.train, epochs=3, verbose=0, shuffle=False)
+
+
+def test_path_with_an_unknown_user():
+    with raises("`path` must be a folder", "Received: path='~nobody_of_this_name/x'"):
+        ImageFolder("~nobody_of_this_name/x").load(1, 0)
+
+
+def test_links(folder):
+    """A link that leads nowhere, or to itself, is a bad image; folders and pipes are no images at all."""
+    cat = folder / "train" / "cat"
+    (cat / "gone.png").symlink_to(cat / "none.png")
+    (cat / "loop.png").symlink_to(cat / "loop.png")
+    with raises("Every image must be a sound", "gone.png', '", "loop.png'"):
+        load(folder)
+    (cat / "sub.png").mkdir()
+    os.mkfifo(cat / "pipe.png")
+    (cat / "linked_pipe.png").symlink_to(cat / "pipe.png")
+    (cat / "good.png").symlink_to(cat / "1.png")
+    splits = load(folder, on_bad_image="skip")
+    assert [Path(path).name for path in splits.skipped] == ["gone.png", "loop.png"]
+    assert splits.train_examples == 19
+
+
+@pytest.mark.parametrize("target", ["none", "owl"])
+def test_class_that_is_a_broken_link(folder, target):
+    for split in ("train", "val"):
+        (folder / split / "owl").symlink_to(folder / split / target)
+    with raises(f"Every link in `{folder / 'train'}` must lead to a folder. Received: 'owl'"):
+        load(folder)
+
+
+def test_folder_that_may_not_be_read(folder, monkeypatch):
+    scan = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("cat"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # tests may run as a user to whom no permission is denied
+    with raises(f"`{folder / 'train' / 'cat'}` must be a folder that can be read. Received: Permission denied"):
+        load(folder)
+
+
+def png(width, height):
+    """A PNG that claims a size and holds nothing of it."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(bytes(1000))), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def jpeg(width, height):
+    stream = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(stream, "JPEG")
+    data = bytearray(stream.getvalue())
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("side", [20_000, 65_000, 2**31 - 1])
+@pytest.mark.parametrize("make", [png, jpeg])
+def test_images_that_claim_to_be_gigantic(make, side, folder):
+    path = folder / "val" / "cat" / "0.png"
+    path.write_bytes(make(side, side) if make is png else make(min(side, 65_500), min(side, 65_500)))
+    with raises(f"Received: '{path}'"):
+        load(folder)
+
+
+def test_images_of_one_pixel(folder):
+    for split in ("train", "val"):
+        for name, size in (("point", (1, 1)), ("row", (50, 1)), ("column", (1, 50))):
+            write(folder / split / "cat" / f"{name}.jpg", COLORS["cat"], size)
+    splits = load(folder)
+    images, labels = epoch(splits.validation)
+    np.testing.assert_allclose(images[labels == 0][0], images[labels == 0][-1], atol=0.1)
+    assert len(epoch(splits.train)[1]) == 20
