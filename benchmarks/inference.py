@@ -187,7 +187,7 @@ def function_of(model, usage):
     """A function of images that runs the model as `predict` does, or with a random policy of some usages."""
     if usage is None:
         return model.predict_on_batch
-    from keras_adavit.evaluation import predictor
+    from keras_adavit.evaluation.evaluate import predictor
 
     run = predictor(model, Prescribed(*usage))
     return lambda images: run(images, 0)

@@ -5,17 +5,17 @@ from keras_adavit.startup import without_remarks
 with without_remarks():
     import keras  # noqa: F401
 
-from keras_adavit.baselines import OpenPolicy, RandomPolicy
-from keras_adavit.convert import load_torch_checkpoint
 from keras_adavit.errors import InputError
-from keras_adavit.export import export
-from keras_adavit.gate_config import GateConfig
-from keras_adavit.inference.calibration import calibrate
+from keras_adavit.evaluation.calibration import calibrate
+from keras_adavit.export.write import export
+from keras_adavit.gating.config import GateConfig
+from keras_adavit.gating.external import OpenPolicy, RandomPolicy
 from keras_adavit.models.backbone import AdaViTBackbone
 from keras_adavit.models.classifier import AdaViTClassifier
 from keras_adavit.training.budget import BudgetLoss
 from keras_adavit.training.distillation import DistillationLoss
 from keras_adavit.training.losses import CrossEntropy
+from keras_adavit.weights.load import load_torch_checkpoint
 
 __all__ = [
     "AdaViTBackbone",

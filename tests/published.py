@@ -1,8 +1,8 @@
 """The published models in small, and arrays under the published names."""
 
 import keras_adavit as ka
-from keras_adavit.convert.names import join, published_names
-from keras_adavit.models.transfer import by_path
+from keras_adavit.weights.published_names import join, published_names
+from keras_adavit.weights.transfer import by_path
 
 DEIT = {"image_size": 64, "patch_size": 16, "width": 96, "depth": 4, "num_heads": 3}
 GATED_DEIT = {**DEIT, "positions": "sinusoid"}

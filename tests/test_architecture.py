@@ -7,7 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "keras_adavit"
 FLOORS = (
-    ("errors", "files", "archives", "settings", "macs"),
+    ("errors", "startup", "macs"),
+    ("files", "archives", "settings"),
     ("kernels", "gating", "data"),
     ("layers", "packed", "training"),
     ("weights",),

@@ -10,7 +10,7 @@ from keras import ops
 from published import pair
 
 import keras_adavit as ka
-from keras_adavit import sampling
+from keras_adavit.gating import sampling
 
 
 @pytest.fixture

@@ -5,15 +5,15 @@ from typing import Annotated
 
 import tyro
 
-from keras_adavit.convert.load import load_torch_checkpoint
-from keras_adavit.convert.names import find_gates
-from keras_adavit.convert.torch_file import read_checkpoint
 from keras_adavit.errors import InputError
 from keras_adavit.files import check_writable, write_whole
-from keras_adavit.gate_config import GateConfig
+from keras_adavit.gating.config import GateConfig
 from keras_adavit.models.classifier import AdaViTClassifier
 from keras_adavit.models.presets import find_preset
 from keras_adavit.settings import ImageSize, PositiveInt, settings
+from keras_adavit.weights.load import load_torch_checkpoint
+from keras_adavit.weights.published_names import find_gates
+from keras_adavit.weights.torch_file import read_checkpoint
 
 
 @settings(kw_only=True)

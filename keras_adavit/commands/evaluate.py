@@ -8,15 +8,17 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from keras_adavit import analysis, evaluation, report
-from keras_adavit.baselines import OpenPolicy, RandomPolicy
 from keras_adavit.data.image_folder import name_bad_images
 from keras_adavit.data.sources import ImageFolder
 from keras_adavit.errors import InputError
+from keras_adavit.evaluation import tables
+from keras_adavit.evaluation.analysis import Breakdown, check_path
+from keras_adavit.evaluation.calibration import calibrate
+from keras_adavit.evaluation.evaluate import check_data, evaluate
+from keras_adavit.experiments.recipe import load_recipe
 from keras_adavit.files import check_writable, write_text
-from keras_adavit.inference.calibration import calibrate
+from keras_adavit.gating.external import OpenPolicy, RandomPolicy
 from keras_adavit.models.load import load_model
-from keras_adavit.recipe import load_recipe
 from keras_adavit.settings import BatchSize, PositiveFloat, PositiveInt, Seed, Share, Words, settings
 
 Budgets = Annotated[tuple[PositiveFloat, ...], Words("positive numbers")]
@@ -85,18 +87,18 @@ def main(arguments):
     model.execution = arguments.execution
     source = find_data(arguments.model, arguments.data, model.backbone.image_size)
     splits = source.load(arguments.batch_size, seed=0)
-    evaluation.check_data(model, splits, splits.validation.element_spec[0].shape[1:])
+    check_data(model, splits, splits.validation.element_spec[0].shape[1:])
     with name_bad_images(splits):
         if arguments.macs:
             curve = evaluate_budgets(model, splits.validation, arguments)
-            report.print_curve(curve, Console())
+            tables.print_curve(curve, Console())
             write_json(arguments.json, {str(macs): dataclasses.asdict(each) for macs, each in curve.items()})
             return 0
-        breakdown = None if arguments.analyze is None else analysis.Breakdown()
-        found = evaluation.evaluate(model, splits.validation, arguments.make_policy(), breakdown and breakdown.add)
-    report.print_evaluation(found, Console())
+        breakdown = None if arguments.analyze is None else Breakdown()
+        found = evaluate(model, splits.validation, arguments.make_policy(), breakdown and breakdown.add)
+    tables.print_evaluation(found, Console())
     if breakdown is not None:
-        report.print_classes(breakdown.by_class(), splits.class_names, model.dense_macs, Console())
+        tables.print_classes(breakdown.by_class(), splits.class_names, model.dense_macs, Console())
         breakdown.save(arguments.analyze)
     write_json(arguments.json, dataclasses.asdict(found))
     return 0
@@ -109,7 +111,7 @@ def check_outputs(arguments):
             raise InputError(f"`--json` must be a file in an existing folder. Received: {arguments.json}")
         check_writable(arguments.json)
     if arguments.analyze is not None:
-        analysis.check_path(arguments.analyze, "--analyze")
+        check_path(arguments.analyze, "--analyze")
 
 
 def find_data(model_path, data, image_size):
@@ -133,7 +135,7 @@ def evaluate_budgets(model, dataset, arguments):
     found = {}
     for macs in sorted(set(arguments.macs)):
         calibrate(model, some, macs)
-        found[macs] = evaluation.evaluate(model, dataset)
+        found[macs] = evaluate(model, dataset)
     return found
 
 

@@ -12,8 +12,8 @@ RECIPE is a Python file, or the name of a recipe that comes with this package:""
 import tyro
 from rich.console import Console
 
-from keras_adavit.recipe import Recipe, find_recipe, load_recipe, recipe_names
-from keras_adavit.training.run import run
+from keras_adavit.experiments.recipe import Recipe, find_recipe, load_recipe, recipe_names
+from keras_adavit.experiments.run import run
 
 
 def main(arguments):

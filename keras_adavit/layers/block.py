@@ -3,12 +3,12 @@
 import keras
 from keras import ops
 
-from keras_adavit.gate_config import GateConfig
+from keras_adavit.gating.config import GateConfig
+from keras_adavit.gating.policy import POLICY_KEYS
 from keras_adavit.layers.attention import GatedAttention
 from keras_adavit.layers.common import LayerNormalization
 from keras_adavit.layers.gate import Gate
 from keras_adavit.layers.mlp import GatedMLP
-from keras_adavit.policy import POLICY_KEYS
 
 
 @keras.saving.register_keras_serializable("keras_adavit")

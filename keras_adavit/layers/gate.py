@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_adavit import sampling
+from keras_adavit.gating import sampling
 from keras_adavit.kernels.dispatch import linear
 
 # A new gate keeps nearly everything: training starts from the dense model's function and closes what the budget asks

@@ -5,8 +5,9 @@ import numpy as np
 from keras import ops
 
 from keras_adavit import macs
-from keras_adavit.baselines import given_policy
-from keras_adavit.gate_config import GateConfig
+from keras_adavit.gating.config import GateConfig
+from keras_adavit.gating.external import given_policy
+from keras_adavit.gating.policy import POLICY_KEYS, detail_keys
 from keras_adavit.layers.block import GatedBlock
 from keras_adavit.layers.common import LayerNormalization
 from keras_adavit.layers.patch_dropout import PatchDropout
@@ -16,7 +17,6 @@ from keras_adavit.models.check_sizes import check_sizes
 from keras_adavit.packed.block import execute_packed
 from keras_adavit.packed.blocks import unroll_blocks
 from keras_adavit.packed.dispatch import packed as packed_backend
-from keras_adavit.policy import POLICY_KEYS, detail_keys
 
 
 @keras.saving.register_keras_serializable("keras_adavit")

@@ -1,7 +1,7 @@
 """Which sizes make a backbone."""
 
 from keras_adavit.errors import InputError
-from keras_adavit.gate_config import GateConfig
+from keras_adavit.gating.config import GateConfig
 from keras_adavit.layers.tokens_to_token import TOKEN_LAYERS, TOTAL_STRIDE
 
 

@@ -4,18 +4,18 @@ import keras
 from keras import ops
 
 from keras_adavit import macs
-from keras_adavit.convert import load_torch_checkpoint
-from keras_adavit.convert.download import download
 from keras_adavit.errors import InputError
+from keras_adavit.gating.policy import LOGIT_KEYS, detail_keys
 from keras_adavit.models.backbone import AdaViTBackbone
 from keras_adavit.models.presets import GATES, PRESETS, check_weights, find_preset
 from keras_adavit.packed.dispatch import packed as packed_backend
-from keras_adavit.policy import LOGIT_KEYS, detail_keys
 from keras_adavit.training import schedules
 from keras_adavit.training.budget import BudgetLoss
 from keras_adavit.training.distillation import DistillationLoss, Teacher, check_teacher
 from keras_adavit.training.metrics import DISTILLATION_NAMES, PolicyMetrics
 from keras_adavit.training.optimizers import portable_config
+from keras_adavit.weights.download import download
+from keras_adavit.weights.load import load_torch_checkpoint
 
 
 @keras.saving.register_keras_serializable("keras_adavit")

@@ -5,7 +5,7 @@ import difflib
 
 from keras_adavit import macs
 from keras_adavit.errors import InputError
-from keras_adavit.gate_config import GateConfig
+from keras_adavit.gating.config import GateConfig
 
 GATES = GateConfig()  # what the published models gate
 

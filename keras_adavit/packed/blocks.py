@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_adavit.policy import stack_blocks
+from keras_adavit.gating.policy import stack_blocks
 
 
 def unroll_blocks(blocks, step, tokens, given):

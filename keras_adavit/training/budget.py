@@ -7,8 +7,8 @@ import keras
 from keras import ops
 from pydantic import WrapValidator
 
-from keras_adavit import policy as policies
 from keras_adavit.errors import InputError
+from keras_adavit.gating import policy as policies
 from keras_adavit.settings import NonNegativeFloat, PositiveFloat, PositiveShare, Share, Words, settings
 from keras_adavit.training import schedules
 

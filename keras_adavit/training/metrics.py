@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_adavit import policy as policies
+from keras_adavit.gating import policy as policies
 from keras_adavit.training import distillation as distillations
 from keras_adavit.training.budget import KINDS
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from keras_adavit.export.__main__ import main
 
 import keras_adavit as ka
+from keras_adavit.commands.export import main
 from keras_adavit.export.write import check_target
 
 READER = """

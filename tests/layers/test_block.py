@@ -3,7 +3,7 @@ import pytest
 from harness import check_layer
 from keras import ops
 
-from keras_adavit.gate_config import GateConfig
+from keras_adavit.gating.config import GateConfig
 from keras_adavit.layers.block import GatedBlock
 from keras_adavit.layers.mlp import GatedMLP
 from keras_adavit.layers.patch_embedding import PatchEmbedding

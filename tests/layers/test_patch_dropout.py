@@ -6,7 +6,7 @@ from keras import ops
 import keras_adavit as ka
 from keras_adavit.errors import InputError
 from keras_adavit.layers.patch_dropout import PatchDropout
-from keras_adavit.models.transfer import initialize_from
+from keras_adavit.weights.transfer import initialize_from
 
 TOKENS = np.tile(np.arange(11, dtype="float32")[None, :, None], (400, 1, 3))  # (B, T, D), each says its place
 

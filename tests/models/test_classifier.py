@@ -9,7 +9,7 @@ from gradients import gradients
 from keras import ops
 
 import keras_adavit as ka
-from keras_adavit.models.transfer import initialize_from
+from keras_adavit.weights.transfer import initialize_from
 
 SIZES = {"image_size": 16, "patch_size": 4, "width": 24, "depth": 3, "num_heads": 3, "mlp_ratio": 2}
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -12,11 +12,11 @@ import pytest
 from keras import ops
 
 import keras_adavit as ka
-from keras_adavit.convert import download
-from keras_adavit.convert.load import match
-from keras_adavit.convert.torch_file import Checkpoint
 from keras_adavit.models import presets
-from keras_adavit.models.transfer import by_path
+from keras_adavit.weights import download
+from keras_adavit.weights.load import match
+from keras_adavit.weights.torch_file import Checkpoint
+from keras_adavit.weights.transfer import by_path
 
 # The five published gated models: their preset, and their parameters exactly.
 PUBLISHED = {

@@ -10,8 +10,8 @@ from keras import ops
 
 import keras_adavit as ka
 from keras_adavit.layers.attention import class_token_attention
-from keras_adavit.models.transfer import initialize_from
 from keras_adavit.training.distillation import Teacher
+from keras_adavit.weights.transfer import initialize_from
 
 SIZES = {"image_size": 16, "patch_size": 4, "width": 24, "depth": 2, "num_heads": 3, "mlp_ratio": 2}
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

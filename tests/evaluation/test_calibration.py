@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 import keras_adavit as ka
-from keras_adavit.inference import calibration
+from keras_adavit.evaluation import calibration
 
 
 @pytest.fixture(scope="module")

@@ -10,20 +10,21 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_adavit import evaluation, report, visualize
 from keras_adavit.data.image_folder import name_bad_images
 from keras_adavit.data.pipeline import check_batch_size
 from keras_adavit.errors import InputError
+from keras_adavit.evaluation import tables, visualize
+from keras_adavit.evaluation.evaluate import check_data, evaluate
+from keras_adavit.experiments.recipe import save_recipe
 from keras_adavit.files import make_folder, write_text
 from keras_adavit.models.backbone import AdaViTBackbone
 from keras_adavit.models.classifier import AdaViTClassifier
 from keras_adavit.models.load import load_model
-from keras_adavit.models.transfer import initialize_from
-from keras_adavit.recipe import save_recipe
 from keras_adavit.training import schedules
 from keras_adavit.training.callbacks import ProgressBar, SaveBest, SaveHistory, SaveLast, StopOnNonFiniteLoss
 from keras_adavit.training.losses import CrossEntropy, accuracy
 from keras_adavit.training.optimizers import adamw
+from keras_adavit.weights.transfer import initialize_from
 
 SMOKE_STEPS = 5
 
@@ -68,7 +69,7 @@ def train_on(splits, recipe, console):
         dense = build_dense(recipe, image_shape, classes)
     else:
         dense = load_model(recipe.dense_model)
-        evaluation.check_data(dense, splits, image_shape)
+        check_data(dense, splits, image_shape)
     adaptive = build_adaptive(recipe, image_shape, classes)
     initialize_from(adaptive, dense)  # again after training; here it shows early that the sizes agree
     recipe.budget.check_model(adaptive.backbone, adaptive.dense_macs)
@@ -86,7 +87,7 @@ def train_on(splits, recipe, console):
     initialize_from(adaptive, dense)
     seconds["adaptive"] = fit(adaptive, recipe, recipe.adaptive, train, validation, folder / "adaptive", console)
 
-    found = {"dense": evaluation.evaluate(dense, validation), "adaptive": evaluation.evaluate(adaptive, validation)}
+    found = {"dense": evaluate(dense, validation), "adaptive": evaluate(adaptive, validation)}
     results = {
         name: {**dataclasses.asdict(each), "training_seconds": seconds.get(name)} for name, each in found.items()
     }
@@ -96,8 +97,8 @@ def train_on(splits, recipe, console):
     visualize.save_policy_picture(
         adaptive, np.asarray(images), np.asarray(labels), picture, splits.class_names, splits.mean, splits.std
     )
-    report.print_comparison(found, seconds, console)
-    report.print_next_steps(folder, console)
+    tables.print_comparison(found, seconds, console)
+    tables.print_next_steps(folder, console)
     return folder
 
 

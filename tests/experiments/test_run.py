@@ -9,8 +9,8 @@ import pytest
 
 import train
 from keras_adavit.errors import InputError
-from keras_adavit.recipe import Digits, Recipe, load_recipe
-from keras_adavit.training.run import new_folder
+from keras_adavit.experiments.recipe import Digits, Recipe, load_recipe
+from keras_adavit.experiments.run import new_folder
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def start_in(folder, *arguments):
 def test_processes_that_start_at_once_have_a_folder_each(tmp_path, monkeypatch, request):
     monkeypatch.setenv("PYTHONPATH", str(request.config.rootpath))  # what is imported once, before they fork
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["keras_adavit.training.run"])
+    context.set_forkserver_preload(["keras_adavit.experiments.run"])
     with ProcessPoolExecutor(4, context) as pool:
         folders = list(pool.map(start_in, [tmp_path] * 16, range(16)))
         outputs = list(pool.map(start_in, [tmp_path] * 8, range(8), ["out"] * 8))

@@ -1,4 +1,4 @@
-"""train.py and evaluate.py as a user runs them."""
+"""`keras-adavit train` and `evaluate` as a user runs them."""
 
 import json
 import shutil
@@ -7,8 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-import evaluate
-import train
+from keras_adavit.commands.main import main
 
 # Without XLA: to compile takes longer than to train for so short.
 TINY = [
@@ -45,7 +44,7 @@ def run(capsys, command, *arguments):
     """Exit code and what was printed, in one line."""
     capsys.readouterr()
     try:
-        code = command(list(arguments))
+        code = main([command, *arguments])
     except SystemExit as stop:  # tyro, for arguments that it does not know
         code = stop.code
     out, err = capsys.readouterr()
@@ -54,7 +53,7 @@ def run(capsys, command, *arguments):
 
 @pytest.mark.slow
 def test_digits_from_start_to_end(recipe, capsys, tmp_path):
-    code, text = run(capsys, train.main, recipe, "--smoke", "--output", "out", *TINY)
+    code, text = run(capsys, "train", recipe, "--smoke", "--output", "out", *TINY)
     assert code == 0
     for part in (
         "top-1 accuracy",
@@ -75,7 +74,7 @@ def test_digits_from_start_to_end(recipe, capsys, tmp_path):
     header = (tmp_path / "out" / "adaptive" / "history.csv").read_text().splitlines()[0].split(",")
     assert {"epoch", "loss", "task_loss", "token_usage", "macs_share", "val_accuracy", "val_macs_share"} <= set(header)
 
-    code, text = run(capsys, evaluate.main, "out/adaptive/last.keras", "--json", "found.json")
+    code, text = run(capsys, "evaluate", "out/adaptive/last.keras", "--json", "found.json")
     assert code == 0
     for part in ("top-5 accuracy", "MACs, 5th to 95th percentile", "Used, by block"):
         assert part in text
@@ -90,7 +89,7 @@ def test_digits_from_start_to_end(recipe, capsys, tmp_path):
 
     # The recipe as it ran runs again, from the trained dense model.
     arguments = ["--dense-model", "out/dense/last.keras", "--output", "again"]
-    code, text = run(capsys, train.main, "out/recipe.py", *arguments)
+    code, text = run(capsys, "train", "out/recipe.py", *arguments)
     assert code == 0, text
     assert not (tmp_path / "again" / "dense").exists()
 
@@ -101,21 +100,21 @@ def test_image_folder_from_start_to_end(folder, capsys, request, tmp_path):
     (folder / "train" / "class_1" / "3.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
     arguments = [recipe, "--smoke", "--data.path", str(folder), "--data.image-size", "16", *TINY]
 
-    code, text = run(capsys, train.main, *arguments)
+    code, text = run(capsys, "train", *arguments)
     assert code == 2
     assert "class_1/3.png" in text
     assert not (tmp_path / "runs").exists()
 
     # With mixed labels in training and whole ones in validation.
     options = ["--data.on-bad-image", "skip", "--data.augment.mixup", "0.8", "--data.augment.randaugment", "0.3"]
-    code, text = run(capsys, train.main, *arguments, *options)
+    code, text = run(capsys, "train", *arguments, *options)
     assert code == 0, text
     assert "Left out 1 images" in text
     assert "35 training and 12 validation images, 3 classes" in text
 
     model = "runs/image_folder/adaptive/last.keras"
     # With the recipe's own options: bad images are left out here too.
-    code, text = run(capsys, evaluate.main, model, "--data", str(folder))
+    code, text = run(capsys, "evaluate", model, "--data", str(folder))
     assert code == 0, text
     assert "12 images" in text
 
@@ -164,9 +163,7 @@ def test_wrong_input_is_met_with_a_sentence_and_code_2(damage, arguments, messag
     damage(folder)
     recipe = str(request.config.rootpath / "recipes" / "image_folder.py")
     before = sorted(tmp_path.rglob("*"))
-    code, text = run(
-        capsys, train.main, recipe, "--data.path", str(folder), "--data.image-size", "16", *TINY, *arguments
-    )
+    code, text = run(capsys, "train", recipe, "--data.path", str(folder), "--data.image-size", "16", *TINY, *arguments)
     assert code == 2
     assert message in text
     assert sorted(tmp_path.rglob("*")) == before
@@ -175,17 +172,17 @@ def test_wrong_input_is_met_with_a_sentence_and_code_2(damage, arguments, messag
 def test_results_are_never_overwritten(recipe, capsys, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious.txt").write_text("mine")
-    code, text = run(capsys, train.main, recipe, "--smoke", "--output", "out", *TINY)
+    code, text = run(capsys, "train", recipe, "--smoke", "--output", "out", *TINY)
     assert (code, [path.name for path in (tmp_path / "out").iterdir()]) == (2, ["precious.txt"])
     assert "`output` must be a new or an empty folder" in text
 
 
 def test_help_and_missing_recipe(capsys, recipe):
-    assert run(capsys, train.main, "--help")[0] == 0
-    assert run(capsys, train.main)[0] == 2
-    code, text = run(capsys, train.main, recipe.replace("digits", "digit"))
+    assert run(capsys, "train", "--help")[0] == 0
+    assert run(capsys, "train")[0] == 2
+    code, text = run(capsys, "train", recipe.replace("digits", "digit"))
     assert (code, "did you mean" in text) == (2, True)
-    code, text = run(capsys, train.main, recipe, "--help")
+    code, text = run(capsys, "train", recipe, "--help")
     assert code == 0
     for option in ("--budget.macs-target", "--gates.heads", "--data.clutter", "--adaptive.gate-learning-rate"):
         assert option in text
@@ -199,7 +196,7 @@ def test_a_model_file_of_something_else_is_refused(capsys, tmp_path):
         ("text.keras", "or of another kind"),
         ("other.keras", "other.keras: it holds a Sequential in the place of an AdaViTClassifier"),
     ):
-        code, text = run(capsys, evaluate.main, name, "--data", "photos")
+        code, text = run(capsys, "evaluate", name, "--data", "photos")
         assert code == 2
         assert message in text
 
@@ -209,11 +206,11 @@ def test_evaluation_needs_data_that_fits(capsys, folder, tmp_path):
 
     backbone = ka.AdaViTBackbone(image_size=8, patch_size=4, width=8, depth=1, num_heads=2)
     ka.AdaViTClassifier(backbone, num_classes=7).save("model.keras")
-    code, text = run(capsys, evaluate.main, "model.keras")
+    code, text = run(capsys, "evaluate", "model.keras")
     assert (code, "`--data` must be given" in text) == (2, True)
-    code, text = run(capsys, evaluate.main, "model.keras", "--data", str(folder))
+    code, text = run(capsys, "evaluate", "model.keras", "--data", str(folder))
     assert (code, "The data must have 7 classes, as the model. Received: 3 classes" in text) == (2, True)
-    code, text = run(capsys, evaluate.main, "model.keras", "--data", str(folder), "--json", "no/such/folder.json")
+    code, text = run(capsys, "evaluate", "model.keras", "--data", str(folder), "--json", "no/such/folder.json")
     assert (code, "`--json` must be in an existing folder" in text) == (2, True)
 
 
@@ -227,7 +224,7 @@ def test_several_budgets_of_one_model(capsys, folder, tmp_path):
     ka.AdaViTClassifier(backbone, num_classes=3).save("model.keras")
     before = (tmp_path / "model.keras").read_bytes()
     arguments = ["model.keras", "--data", str(folder), "--json", "curve.json", "--execution", "packed", "--macs"]
-    code, text = run(capsys, evaluate.main, *arguments, "0.8", "0.6")
+    code, text = run(capsys, "evaluate", *arguments, "0.8", "0.6")
     assert (code, "One model at several budgets" in text) == (0, True)
     curve = json.loads((tmp_path / "curve.json").read_text())
     assert list(curve) == ["0.6", "0.8"]
@@ -241,5 +238,5 @@ def test_several_budgets_of_one_model(capsys, folder, tmp_path):
         (["0.001"], "within the reach of these gates"),
         (["0.5", "--calibration-images", "0"], "`--calibration-images` must be positive"),
     ):
-        code, text = run(capsys, evaluate.main, *arguments, *wrong)
+        code, text = run(capsys, "evaluate", *arguments, *wrong)
         assert (code, message in text) == (2, True)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_adavit import sampling
+from keras_adavit.gating import sampling
 
 
 def test_noise_is_standard_logistic():

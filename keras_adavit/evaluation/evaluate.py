@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_adavit.baselines import check_policy
 from keras_adavit.errors import InputError
+from keras_adavit.gating.external import check_policy
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from keras import ops
 from published import MICRO, micro_model
 
 import keras_adavit as ka
-from keras_adavit.models.transfer import by_path
+from keras_adavit.weights.transfer import by_path
 
 torch = pytest.importorskip("torch")
 

@@ -12,7 +12,7 @@ from keras_adavit.data.augment import Augment
 from keras_adavit.data.sources import Digits, ImageFolder, Source, Tfds
 from keras_adavit.errors import InputError
 from keras_adavit.files import write_text
-from keras_adavit.gate_config import GateConfig
+from keras_adavit.gating.config import GateConfig
 from keras_adavit.settings import (
     BatchSize,
     FileName,
@@ -193,5 +193,5 @@ def find_recipe(name):
 def save_recipe(recipe, path):
     """Writes a recipe as a Python file that `load_recipe` reads."""
     names = ", ".join(cls.__name__ for cls in RECIPE_TYPES)
-    source = f'"""The recipe as it ran."""\n\nfrom keras_adavit.recipe import {names}  # noqa: F401\n\n'
+    source = f'"""The recipe as it ran."""\n\nfrom keras_adavit.experiments.recipe import {names}  # noqa: F401\n\n'
     write_text(path, f"{source}recipe = {pprint.pformat(recipe, width=100, sort_dicts=False)}\n")

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_adavit.errors import InputError
 from keras_adavit.files import check_writable, write_whole
-from keras_adavit.policy import POLICY_KEYS
+from keras_adavit.gating.policy import POLICY_KEYS
 
 
 @dataclasses.dataclass(frozen=True)

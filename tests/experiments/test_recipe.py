@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from keras_adavit.errors import InputError
-from keras_adavit.recipe import (
+from keras_adavit.experiments.recipe import (
     AdaptiveTraining,
     BudgetLoss,
     Digits,
@@ -52,7 +52,7 @@ def test_a_file_that_is_none_suggests_the_nearest(tmp_path):
         ("recipe = ", "must be Python that runs. Received: SyntaxError"),
         ("import no_such_module", "must be Python that runs. Received: ModuleNotFoundError"),
         (
-            "from keras_adavit.recipe import *\nrecipe = Recipe(name='x', data=Digits(clutter=-1))",
+            "from keras_adavit.experiments.recipe import *\nrecipe = Recipe(name='x', data=Digits(clutter=-1))",
             "`clutter` must be at least 0. Received: clutter=-1",
         ),
     ],

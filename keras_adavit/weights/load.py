@@ -3,12 +3,11 @@
 import dataclasses
 from pathlib import Path
 
-from keras_adavit.convert.names import CLASSIFIER, DISTILLED, is_gate, join, published_names
-from keras_adavit.convert.positions import can_resize, grid_side, resize_positions
-from keras_adavit.convert.torch_file import read_checkpoint
 from keras_adavit.errors import InputError, printable
-from keras_adavit.models.backbone import AdaViTBackbone
-from keras_adavit.models.transfer import by_path
+from keras_adavit.weights.positions import can_resize, grid_side, resize_positions
+from keras_adavit.weights.published_names import CLASSIFIER, DISTILLED, is_gate, join, published_names
+from keras_adavit.weights.torch_file import read_checkpoint
+from keras_adavit.weights.transfer import by_path
 
 DENSE_FILE = "gates: the file is of a dense model"
 THRESHOLD = "thresholds of the gates: `GateConfig` sets them, no file has them"
@@ -71,7 +70,7 @@ def load_torch_checkpoint(model, path):
         InputError: If `model` is something else, or the file cannot be read or does not fit the model; then no weight
             is changed.
     """
-    if not isinstance(getattr(model, "backbone", None), AdaViTBackbone):
+    if not hasattr(getattr(model, "backbone", None), "stem_kind"):
         raise InputError(f"`model` must be an `AdaViTClassifier`. Received: model={model!r}")
     checkpoint = read_checkpoint(path)
     variables = by_path(model)

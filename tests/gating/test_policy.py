@@ -1,7 +1,7 @@
 import numpy as np
 from keras import ops
 
-from keras_adavit import policy
+from keras_adavit.gating import policy
 
 
 def test_head_usage_counts_blocks_with_a_sublayer_alone():

@@ -6,8 +6,8 @@ import pytest
 from keras import ops
 
 import keras_adavit as ka
-from keras_adavit import evaluation
-from keras_adavit.policy import POLICY_KEYS
+from keras_adavit.evaluation import evaluate as evaluation
+from keras_adavit.gating.policy import POLICY_KEYS
 
 SIZES = {"image_size": 16, "patch_size": 4, "width": 24, "depth": 3, "num_heads": 3, "mlp_ratio": 2}
 SHAPES = {"token_keep": (256, 3, 17), "head_keep": (256, 3, 3), "block_keep": (256, 3, 2)}

@@ -6,7 +6,7 @@ import pytest
 
 import evaluate
 import keras_adavit as ka
-from keras_adavit import analysis
+from keras_adavit.evaluation import analysis
 
 
 def outputs_of(predictions, macs):

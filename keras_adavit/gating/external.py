@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_adavit.errors import InputError
-from keras_adavit.policy import POLICY_KEYS
+from keras_adavit.gating.policy import POLICY_KEYS
 from keras_adavit.settings import Seed, Share, settings
 
 

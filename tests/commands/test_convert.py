@@ -10,7 +10,7 @@ import pytest
 from keras import ops
 
 import keras_adavit as ka
-from keras_adavit.convert.__main__ import main
+from keras_adavit.commands.convert import main
 from keras_adavit.models import presets
 
 torch = pytest.importorskip("torch")

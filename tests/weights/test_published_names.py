@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_adavit.convert.names import UNFOLDED, to_keras
+from keras_adavit.weights.published_names import UNFOLDED, to_keras
 
 
 @pytest.mark.parametrize("layer", UNFOLDED)

@@ -1,0 +1,1 @@
+"""What a model does: figures, by image and class, at several budgets, in tables and pictures."""

@@ -1,0 +1,1 @@
+"""Experiments: a recipe, and what training does with it."""

@@ -1,1 +1,0 @@
-"""Inference that computes only what was kept, and thresholds for a compute budget."""

@@ -1,0 +1,1 @@
+"""Weights from elsewhere: published PyTorch files, and dense models of this library."""
