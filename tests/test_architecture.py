@@ -16,6 +16,7 @@ FLOORS = (
     ("evaluation", "export"),
     ("experiments",),
     ("commands", "__init__"),
+    ("__main__",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 TENSORFLOW = {"data", "export", "kernels/tensorflow.py", "packed/tensorflow.py"}

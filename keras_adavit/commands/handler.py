@@ -3,7 +3,7 @@
 import sys
 
 from keras_adavit.data.pipeline import start_tensorflow
-from keras_adavit.errors import InputError
+from keras_adavit.errors import InputError, printable
 from keras_adavit.training.callbacks import NonFiniteLossError
 
 OUT_OF_MEMORY = ("MemoryError", "ResourceExhaustedError", "OutOfMemoryError", "XlaRuntimeError", "JaxRuntimeError")
@@ -45,6 +45,6 @@ def is_out_of_memory(error):
 
 
 def say(sentence, code):
-    """Prints a sentence, whatever is in it, on standard error, and returns the code."""
-    print(sentence.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+    """Prints a sentence on standard error, in one line whatever is in it, and returns the code."""
+    print(printable(sentence), file=sys.stderr)
     return code

@@ -22,6 +22,8 @@ def main(arguments=None):
         arguments: List of strings, the name of the sub-command first; those of the process by default.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):  # a file's name need not be text
+        stream.reconfigure(errors="backslashreplace")
     name = arguments[0] if arguments else ""
     if name in COMMANDS:
         return handle(lambda: importlib.import_module(f"keras_adavit.commands.{name}").main(arguments[1:]))

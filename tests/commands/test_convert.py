@@ -10,7 +10,7 @@ import pytest
 from keras import ops
 
 import keras_adavit as ka
-from keras_adavit.commands.convert import main
+from keras_adavit.commands import main as commands
 from keras_adavit.models import presets
 
 torch = pytest.importorskip("torch")
@@ -18,6 +18,10 @@ SHAPES = {
     "ada_deit_small_patch16_224": "ada_step_deit_small_patch16_224",
     "ada_t2t_vit_19": "ada_step_t2t_vit_19_lnorm",
 }
+
+
+def main(arguments):
+    return commands.main(["convert", *arguments])
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +56,7 @@ def test_names_are_printed_if_asked_for(fixtures, tmp_path, capsys):
         ({"checkpoint": "none.pth"}, "The checkpoint must be an existing file. Received: none.pth"),
         ({"--preset": "ada_deit_smal"}, "`name` must be that of a preset, such as ada_deit_small_patch16_224"),
         ({"--image-size": "65"}, "`image_size` must be a multiple of `patch_size`"),
-        ({"--num-classes": "0"}, "`num_classes` must be 1 or more"),
+        ({"--num-classes": "0"}, "`num_classes` must be a whole number from 1"),
         ({"output": "model.h5"}, "The output must be a new .keras file in an existing folder. Received: model.h5"),
         ({"output": "none/model.keras"}, "The output must be a new .keras file in an existing folder"),
         ({"--preset": "ada_t2t_vit_7"}, "The checkpoint must fit the model, of which nothing was changed"),
@@ -74,7 +78,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(change, message, fixtures, tmp_
 
 @pytest.mark.slow
 def test_module_runs(tmp_path):
-    command = [sys.executable, "-m", "keras_adavit.convert", "none.pth", "--preset", "ada_t2t_vit_7", "a.keras"]
+    command = [sys.executable, "-m", "keras_adavit", "convert", "none.pth", "--preset", "ada_t2t_vit_7", "a.keras"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_adavit.evaluation.evaluate import load_model
 from keras_adavit.experiments.recipe import load_recipe
+from keras_adavit.models.load import load_model
 
 TESTS = Path(__file__).parent.parent
 KILLS = {

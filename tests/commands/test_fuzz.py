@@ -1,0 +1,132 @@
+"""Every option of every command with extreme values, through the real entry point, in process.
+
+An outcome is success, or exit code 2 with a message that is no stack trace, with nothing written. `--exhaustive` runs
+all cases; without it a share of them that is always the same.
+"""
+
+import dataclasses
+import random
+
+import pytest
+from gated import make_model
+
+from keras_adavit.commands import evaluate, export
+from keras_adavit.commands.main import main
+from keras_adavit.experiments import run as running
+from keras_adavit.experiments.recipe import load_recipe
+
+VALUES = ["nan", "inf", "-inf", "0", "-1", "1", "0.5", "1.5", str(2**31), str(2**63), "1" + "0" * 30, "", "no", "None"]
+VALUES += ["../../x", "\udcff", "x" * 300, "float64", ".", "missing", "true", "1 2", "é\n"]
+SHARE = 40  # cases of each command where not all are run
+TINY = ["--model.width", "12", "--model.depth", "1", "--model.num-heads", "3", "--xla", "False", "--smoke"]
+TINY += ["--data.repeats", "1", "--data.validation-draws", "1"]
+
+
+class AcceptedError(Exception):
+    """Raised where the expensive part would begin."""
+
+
+def accept(*args, **kwargs):
+    raise AcceptedError
+
+
+def options(settings, prefix="--"):
+    """Every option of a settings object, those of the objects in it too."""
+    for field in dataclasses.fields(settings):
+        value, name = getattr(settings, field.name), f"{prefix}{field.name.replace('_', '-')}"
+        if dataclasses.is_dataclass(value):
+            yield from options(value, f"{name}.")
+        else:
+            yield name
+
+
+def cases(names, exhaustive):
+    every = [(name, value) for name in names for value in VALUES]
+    return every if exhaustive else random.Random(0).sample(every, SHARE)
+
+
+def check(arguments, capsys):
+    """Runs a command, and returns its exit code, 0 where it was accepted."""
+    try:
+        code = main(arguments)
+    except AcceptedError:
+        code = 0
+    except SystemExit as stop:  # for arguments that cannot be parsed
+        code = stop.code
+    out, err = capsys.readouterr()
+    assert code in (0, 2), (arguments, code, err)
+    assert "Traceback" not in out + err, (arguments, err)
+    if code == 2:
+        assert out + err, arguments
+        if err.startswith("error: "):
+            assert err.count("\n") == 1, (arguments, err)
+    return code
+
+
+def files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    (tmp_path / "work" / "here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work" / "here")
+
+
+@pytest.mark.slow
+def test_train(request, exhaustive, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(running, "fit", accept)
+    recipe = str(request.config.rootpath / "recipes" / "digits.py")
+    codes = []
+    for name, value in cases(list(options(load_recipe(recipe))), exhaustive):
+        before = files(tmp_path)
+        codes.append(check(["train", recipe, *TINY, f"{name}={value}"], capsys))
+        written = set(files(tmp_path)) - set(before)
+        assert codes[-1] == 0 or not written, (name, value, written)
+        assert all(path.is_relative_to(tmp_path / "work" / "here") for path in written), (name, value)
+    assert {0, 2} == set(codes)
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.keras"
+    make_model(depth=2).save(path)
+    return str(path)
+
+
+@pytest.mark.slow
+def test_evaluate(model_file, exhaustive, capsys, monkeypatch):
+    monkeypatch.setattr(evaluate, "find_data", accept)
+    names = [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(evaluate.Arguments)][1:]
+    codes = [check(["evaluate", model_file, f"{name}={value}"], capsys) for name, value in cases(names, exhaustive)]
+    assert {0, 2} == set(codes)
+    for value in VALUES:
+        assert check(["evaluate", value], capsys) == 2
+
+
+@pytest.mark.slow
+def test_export(model_file, exhaustive, capsys, monkeypatch):
+    monkeypatch.setattr(export, "export", accept)
+    every = [("--format", value) for value in VALUES] + [("--execution", value) for value in VALUES]
+    for name, value in every:
+        assert check(["export", model_file, "out", f"{name}={value}"], capsys) == 2
+    for value in VALUES:
+        check(["export", model_file, value], capsys)
+        assert check(["export", value, "out"], capsys) == 2
+
+
+@pytest.mark.slow
+def test_convert(fixtures, exhaustive, capsys):
+    checkpoint = str(fixtures / "deit_micro_dense.pth")
+    names = ["--preset", "--num-classes", "--image-size", "--names"]
+    for name, value in cases(names, exhaustive):
+        preset = [] if name == "--preset" else ["--preset", "ada_deit_tiny_patch16_224"]
+        assert check(["convert", checkpoint, "model.keras", *preset, f"{name}={value}"], capsys) == 2
+    for value in VALUES:
+        assert check(["convert", value, "model.keras", "--preset", "ada_deit_tiny_patch16_224"], capsys) == 2
+        assert check(["convert", checkpoint, value, "--preset", "ada_deit_tiny_patch16_224"], capsys) == 2
+
+
+@pytest.mark.parametrize("arguments", [[], ["trian"], ["train"], ["train", "missing.py"], ["evaluate"], ["\udcff"]])
+def test_words_that_are_no_command(arguments, capsys):
+    assert check(arguments, capsys) == 2
