@@ -8,6 +8,8 @@ class InputError(ValueError):
     came. The commands print it and exit with code 2; anything else that is raised is a bug.
     """
 
+    _keras_call_info_injected = True  # else Keras adds all arguments of the call to one raised inside a `call`
+
 
 def printable(name):
     """A path, or a name out of a file, as a message can hold it: in one line, what is no text written out."""

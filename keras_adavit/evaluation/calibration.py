@@ -7,6 +7,8 @@ from keras import ops
 
 from keras_adavit.errors import InputError
 from keras_adavit.models.classifier import AdaViTClassifier
+from keras_adavit.models.input_data import check_images, iterate
+from keras_adavit.models.validation import check_positive, refuse
 
 GATES = ("tokens", "heads", "blocks")
 TOLERANCE = 0.01  # of the target
@@ -38,12 +40,11 @@ def calibrate(model, dataset, macs, gates=GATES):
             The thresholds are then as they were.
     """
     if not isinstance(model, AdaViTClassifier):
-        raise InputError(f"`model` must be an `AdaViTClassifier`. Received: model={model!r}")
-    names = (gates,) if isinstance(gates, str) else tuple(gates)
-    if not names or set(names) - set(GATES):
-        raise InputError(f"`gates` must be some of {GATES}. Received: gates={gates!r}")
-    if not macs > 0:
-        raise InputError(f"`macs` must be positive. Received: macs={macs}")
+        refuse("model", "an `AdaViTClassifier`", model)
+    names = (gates,) if isinstance(gates, str) else gates
+    if not isinstance(names, (tuple, list)) or not names or not all(name in GATES for name in names):
+        refuse("gates", f"some of {GATES}", gates)
+    macs = check_positive("macs", macs)
     target = macs / model.dense_macs if macs > 1 else macs
     thresholds = find_thresholds(model, names)
     before = [float(ops.convert_to_numpy(threshold)) for threshold in thresholds]
@@ -123,12 +124,13 @@ def batches(model, dataset, size=32):
     shape = model.backbone.image_shape
     parts = dataset
     if hasattr(dataset, "shape"):
+        check_images("dataset", dataset, shape)
         parts = (dataset[start : start + size] for start in range(0, len(dataset), size))
-    for part in parts:
-        images = np.asarray(part[0] if isinstance(part, (tuple, list)) else part)  # those of tf.data, too, on JAX
-        if tuple(images.shape[1:]) != shape:
-            raise InputError(f"`dataset` must have images of the shape {shape}. Received: {tuple(images.shape[1:])}")
-        yield images
+    for part in iterate(parts):
+        images = part[0] if isinstance(part, (tuple, list)) and part else part
+        check_images("dataset", images, shape)
+        if len(images):
+            yield ops.convert_to_numpy(images)  # those of tf.data, too, on JAX
 
 
 def logit(probability):

@@ -8,6 +8,9 @@ from keras import ops
 
 from keras_adavit.errors import InputError
 from keras_adavit.gating.external import check_policy
+from keras_adavit.models.classifier import AdaViTClassifier
+from keras_adavit.models.input_data import check_images, check_labels, iterate
+from keras_adavit.models.validation import describe, refuse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,14 +60,18 @@ def evaluate(model, dataset, policy=None, observe=None):
         An `Evaluation`.
 
     Raises:
-        InputError: If there is no image, or the policy does not fit the model's gates.
+        InputError: If an argument is something else, there is no image, a label is not in [0, K), or the policy does
+            not fit the model's gates.
     """
+    if not isinstance(model, AdaViTClassifier):
+        refuse("model", "an `AdaViTClassifier`", model)
+    if observe is not None and not callable(observe):
+        refuse("observe", "a function or None", observe)
     run = predictor(model, policy)
     batches = []
-    for number, (images, labels) in enumerate(dataset):
+    for number, (images, labels) in enumerate(pairs(model, dataset)):
         outputs = run(ops.convert_to_tensor(images), number)
-        labels = np.asarray(labels)
-        batches.append(summarize(model, np.asarray(images), labels, outputs))
+        batches.append(summarize(model, images, labels, outputs))
         if observe is not None:
             observe(labels, outputs)
     if not batches:
@@ -92,11 +99,30 @@ def evaluate(model, dataset, policy=None, observe=None):
     )
 
 
+def pairs(model, dataset):
+    """Yields a data set's batches of images and labels as arrays, each checked; empty ones are left out."""
+    for images in iterate(dataset):
+        if not isinstance(images, (tuple, list)) or len(images) != 2:
+            raise InputError(f"`dataset` must give pairs (images, labels). Received: {describe(images)}")
+        images, labels = (ops.convert_to_numpy(part) if hasattr(part, "dtype") else part for part in images)
+        check_images("dataset", images, model.backbone.image_shape)
+        check_labels("dataset", labels, model.num_classes)
+        if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) != len(images):
+            raise InputError(
+                f"`dataset` must give one integer label for each image. Received: {describe(labels)} for "
+                f"{len(images)} images"
+            )
+        if len(images):
+            yield images, labels
+
+
 def predictor(model, policy):
     """A compiled function from a batch of images and its number to the model's outputs, a dict of arrays."""
     if policy is None:
         return lambda images, number: model.predict_on_batch(images)
     check_policy(policy, model.backbone.gates)
+    if isinstance(policy, dict):
+        refuse("policy", "a `RandomPolicy`, an `OpenPolicy` or None", policy)
     shapes = model.backbone.policy_shapes(None)
     given = {key: keras.Input(shape[1:], name=key) for key, shape in shapes.items()}
     images = keras.Input(model.backbone.image_shape, name="images")

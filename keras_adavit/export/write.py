@@ -10,7 +10,8 @@ from keras_adavit.errors import InputError
 from keras_adavit.export.graph import write
 from keras_adavit.export.other_process import write_in_other_process
 from keras_adavit.files import check_writable, write_whole
-from keras_adavit.models.classifier import AdaViTClassifier, check_execution
+from keras_adavit.models.classifier import AdaViTClassifier
+from keras_adavit.models.validation import check_execution
 
 FORMATS = ("saved_model", "onnx")
 SAVED_MODEL_PARTS = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra"}

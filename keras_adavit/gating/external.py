@@ -74,11 +74,14 @@ def given_policy(policy, shapes, gates):
         A dict of float32 tensors.
 
     Raises:
-        InputError: If the policy is something else, has another shape, or the model has no gates.
+        InputError: If the policy is something else, has another shape, a value that is known and neither 0 nor 1, or
+            the model has no gates.
     """
     check_policy(policy, gates)
     if isinstance(policy, (RandomPolicy, OpenPolicy)):
         return policy(shapes)
+    for key, keep in policy.items():
+        check_keeps(key, keep)
     keeps = {key: ops.cast(ops.convert_to_tensor(keep), "float32") for key, keep in policy.items()}
     for key, keep in keeps.items():
         expected = tuple(size if isinstance(size, int) else None for size in shapes[key])  # None: known at run time
@@ -105,6 +108,24 @@ def check_policy(policy, gates):
             f"`policy` must be a `RandomPolicy`, an `OpenPolicy` or a dict of keys among {POLICY_KEYS}. "
             f"Received: {received}"
         )
+
+
+def check_keeps(key, keep):
+    """Raises `InputError` for values that are known and neither 0 nor 1."""
+    if isinstance(keep, keras.KerasTensor):
+        return
+    try:
+        # Lists may be ragged, which NumPy alone says of all the same.
+        values = ops.convert_to_numpy(keep) if ops.is_tensor(keep) else np.asarray(keep)
+    except (NotImplementedError, TypeError, RuntimeError):
+        return  # a tensor of code that is being compiled, or without data
+    except ValueError as error:
+        raise InputError(f"`{key}` of `policy` must be an array. Received: {error}") from error
+    if values.dtype.kind not in "biuf" and values.dtype.name != "bfloat16":
+        raise InputError(f"`{key}` of `policy` must be numbers, 0 or 1. Received: {values.dtype.name}")
+    wrong = values[(values != 0) & (values != 1)]
+    if wrong.size:
+        raise InputError(f"`{key}` of `policy` must be 0 or 1 everywhere. Received: {wrong[0]} among them")
 
 
 def is_dict_of_keeps(policy):

@@ -20,10 +20,11 @@ def detail_keys(details):
     Raises:
         InputError: If there is no such name.
     """
-    keys = (DETAIL_KEYS if details else ()) if isinstance(details, bool) else tuple(details)
-    if set(keys) - set(DETAIL_KEYS):
+    if isinstance(details, bool):
+        return DETAIL_KEYS if details else ()
+    if not isinstance(details, (tuple, list)) or not all(key in DETAIL_KEYS for key in details):
         raise InputError(f"`details` must be a bool or names among {DETAIL_KEYS}. Received: details={details!r}")
-    return keys
+    return tuple(details)
 
 
 def stack_blocks(decisions):

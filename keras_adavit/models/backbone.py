@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_adavit import macs
-from keras_adavit.gating.config import GateConfig
+from keras_adavit.errors import InputError
 from keras_adavit.gating.external import given_policy
 from keras_adavit.gating.policy import POLICY_KEYS, detail_keys
 from keras_adavit.layers.block import GatedBlock
@@ -13,7 +13,16 @@ from keras_adavit.layers.common import LayerNormalization
 from keras_adavit.layers.patch_dropout import PatchDropout
 from keras_adavit.layers.patch_embedding import PatchEmbedding
 from keras_adavit.layers.tokens_to_token import TokensToToken
-from keras_adavit.models.check_sizes import check_sizes
+from keras_adavit.models.input_data import check_images
+from keras_adavit.models.validation import (
+    check_bool,
+    check_choice,
+    check_gates,
+    check_integer,
+    check_positive,
+    check_share,
+    check_sizes,
+)
 from keras_adavit.packed.block import execute_packed
 from keras_adavit.packed.blocks import unroll_blocks
 from keras_adavit.packed.dispatch import packed as packed_backend
@@ -43,7 +52,7 @@ class AdaViTBackbone(keras.Model):
         token_width: Width of the tokens inside a tokens-to-token stem.
 
     Raises:
-        InputError: If a size is not positive or does not divide, or the gates fit no block.
+        InputError: If an argument is something else, a size does not divide, or the gates fit no block.
     """
 
     def __init__(
@@ -66,33 +75,30 @@ class AdaViTBackbone(keras.Model):
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)  # each layer rounds what it has to
-        gates = GateConfig(**gates) if isinstance(gates, dict) else gates
-        sizes = {
-            "image_size": image_size,
-            "patch_size": patch_size,
-            "width": width,
-            "depth": depth,
-            "num_heads": num_heads,
-            "mlp_ratio": mlp_ratio,
-            "channels": channels,
-            "token_width": token_width,
-        }
-        check_sizes(sizes, gates, positions, drop_path, patch_dropout, stem)
-        self.image_size = image_size
-        self.patch_size = patch_size
-        self.width = width
-        self.depth = depth
-        self.num_heads = num_heads
-        self.mlp_ratio = mlp_ratio
+        gates = check_gates(gates)
+        self.image_size = image_size = check_integer("image_size", image_size)
+        self.patch_size = patch_size = check_integer("patch_size", patch_size)
+        self.width = width = check_integer("width", width)
+        self.depth = depth = check_integer("depth", depth)
+        self.num_heads = num_heads = check_integer("num_heads", num_heads)
+        self.mlp_ratio = mlp_ratio = check_positive("mlp_ratio", mlp_ratio)
         self.gates = gates
-        self.channels = channels
+        self.channels = check_integer("channels", channels)
+        check_choice("positions", positions, ("learned", "sinusoid"))
         self.positions = positions
-        self.qkv_bias = qkv_bias
-        self.layer_norm_epsilon = layer_norm_epsilon
-        self.drop_path = drop_path
-        self.patch_dropout = patch_dropout
+        self.qkv_bias = qkv_bias = check_bool("qkv_bias", qkv_bias)
+        self.layer_norm_epsilon = layer_norm_epsilon = check_positive("layer_norm_epsilon", layer_norm_epsilon)
+        self.drop_path = drop_path = check_share("drop_path", drop_path)
+        self.patch_dropout = patch_dropout = check_share("patch_dropout", patch_dropout)
+        if patch_dropout and gates is not None:
+            raise InputError(
+                f"`patch_dropout` must be 0 in a model with gates, which choose the patches. "
+                f"Received: patch_dropout={patch_dropout}"
+            )
         self.stem_kind = stem
-        self.token_width = token_width
+        self.token_width = token_width = check_integer("token_width", token_width)
+        sizes = ("image_size", "patch_size", "width", "depth", "num_heads", "channels", "token_width")
+        check_sizes({name: getattr(self, name) for name in sizes}, mlp_ratio, gates, stem)
 
         self.hidden = int(width * mlp_ratio)
         self.length = (image_size // patch_size) ** 2 + 1  # tokens T, class token included
@@ -145,6 +151,11 @@ class AdaViTBackbone(keras.Model):
         self.norm.build((None, self.length, self.width))
         self.built = True
 
+    def __call__(self, images=None, *args, **kwargs):
+        """As of Keras, which converts what it is given: what cannot be converted is refused before."""
+        check_images("images", images, self.image_shape)
+        return super().__call__(images, *args, **kwargs)
+
     def call(self, images, training=False, temperature=None, details=False, policy=None, packed=False, unroll=False):
         """Encodes images.
 
@@ -155,7 +166,8 @@ class AdaViTBackbone(keras.Model):
             details: If the details below are returned too: all, none, or a tuple of their names.
             policy: Decisions that replace those of the gates: a `RandomPolicy`, an `OpenPolicy`, or a dict of
                 `token_keep` (B, L, T), `head_keep` (B, L, H) and `block_keep` (B, L, 2), 1 use and 0 skip, or of
-                some of them. The class token, and what is not gated, stays used; logits are then zeros.
+                some of them. The class token, and what is not gated, stays used, whatever is given; logits are then
+                zeros. Values are checked where they are known: not those of symbolic tensors and in compiled code.
             packed: If only what is kept is computed, with the same result; not in training, and not with the detail
                 `class_attention`.
             unroll: Whether packed blocks are compiled each by itself; else they share compiled code.
@@ -168,7 +180,7 @@ class AdaViTBackbone(keras.Model):
             in the dtype of the weights, the class token after each block.
 
         Raises:
-            InputError: If `policy` or `details` is something else.
+            InputError: If `images`, `policy` or `details` is something else.
         """
         details = detail_keys(details)
         given = {}

@@ -1,13 +1,16 @@
 """The classifier: a backbone, a linear head, and training to a budget with `fit`."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_adavit import macs
 from keras_adavit.errors import InputError
 from keras_adavit.gating.policy import LOGIT_KEYS, detail_keys
 from keras_adavit.models.backbone import AdaViTBackbone
+from keras_adavit.models.input_data import check_images, check_label_form, checked, is_dataset, is_empty
 from keras_adavit.models.presets import GATES, PRESETS, check_weights, find_preset
+from keras_adavit.models.validation import MAX_WEIGHTS, check_execution, check_integer, check_positive, refuse
 from keras_adavit.packed.dispatch import packed as packed_backend
 from keras_adavit.training import schedules
 from keras_adavit.training.budget import BudgetLoss
@@ -28,6 +31,9 @@ class AdaViTClassifier(keras.Model):
     model.fit(images, labels)
     ```
 
+    What `fit`, `evaluate`, `predict` and their kin are given is checked before Keras reads it: shape and dtype of
+    images, every label in arrays. Labels in a data set are checked for their form alone, not for their range.
+
     Args:
         backbone: An `AdaViTBackbone`.
         num_classes: Classes K.
@@ -41,9 +47,10 @@ class AdaViTClassifier(keras.Model):
     def __init__(self, backbone, num_classes, **kwargs):
         super().__init__(autocast=False, **kwargs)  # each layer rounds what it has to
         if not isinstance(backbone, AdaViTBackbone):
-            raise InputError(f"`backbone` must be an `AdaViTBackbone`. Received: backbone={backbone!r}")
-        if num_classes < 1:
-            raise InputError(f"`num_classes` must be 1 or more. Received: num_classes={num_classes}")
+            refuse("backbone", "an `AdaViTBackbone`", backbone)
+        num_classes = check_integer("num_classes", num_classes)
+        if num_classes * backbone.width > MAX_WEIGHTS:
+            refuse("num_classes", f"of a classifier of at most {MAX_WEIGHTS:.0e} weights", num_classes)
         self.backbone = backbone
         self.num_classes = num_classes
         # Logits in float32 under mixed precision: the softmax of the loss needs it.
@@ -95,6 +102,11 @@ class AdaViTClassifier(keras.Model):
         )
         self.built = True
 
+    def __call__(self, images=None, *args, **kwargs):
+        """As of Keras, which converts what it is given: what cannot be converted is refused before."""
+        check_images("images", images, self.backbone.image_shape)
+        return super().__call__(images, *args, **kwargs)
+
     def call(self, images, training=False, details=None, policy=None, execution=None, unroll=False):
         """Classifies.
 
@@ -105,7 +117,8 @@ class AdaViTClassifier(keras.Model):
                 in training those that the losses read.
             policy: Decisions that replace those of the gates: a `RandomPolicy`, an `OpenPolicy`, or a dict of
                 `token_keep` (B, L, T), `head_keep` (B, L, H) and `block_keep` (B, L, 2), 1 use and 0 skip, or of
-                some of them. The class token, and what is not gated, stays used; logits are then zeros.
+                some of them. The class token, and what is not gated, stays used, whatever is given; logits are then
+                zeros. Values are checked where they are known: not those of symbolic tensors and in compiled code.
             execution: `"masked"` or `"packed"`, for callers that do not compile for XLA on TensorFlow; by default the
                 model's own `execution`, which gives way to XLA.
             unroll: Whether packed blocks are compiled each by itself, as ONNX needs it; else they share compiled code.
@@ -117,7 +130,7 @@ class AdaViTClassifier(keras.Model):
             token's attention; `class_tokens` (B, L, D), the class token after each block.
 
         Raises:
-            InputError: If `policy`, `details` or `execution` is something else.
+            InputError: If `images`, `policy`, `details` or `execution` is something else.
         """
         temperature = None
         if training and self.temperature is not None:
@@ -195,27 +208,25 @@ class AdaViTClassifier(keras.Model):
             **kwargs: More arguments of `keras.Model.compile`.
 
         Raises:
-            InputError: If the model has no gate that the budget or the temperature speaks of, or the teacher is of
-                other sizes.
+            InputError: If an argument of these is something else, the model has no gate that the budget or the
+                temperature speaks of, or the teacher is of other sizes.
         """
         if budget is not None:
             if not isinstance(budget, BudgetLoss):
-                raise InputError(f"`budget` must be a `BudgetLoss` or None. Received: budget={budget!r}")
+                refuse("budget", "a `BudgetLoss` or None", budget)
             budget.check_model(self.backbone, self.dense_macs)
         if temperature is not None and self.backbone.gates is None:
             raise InputError(f"`temperature` needs a model with gates. Received: temperature={temperature!r}")
-        if isinstance(temperature, (int, float)) and temperature <= 0:
-            raise InputError(f"`temperature` must be positive. Received: temperature={temperature}")
+        if temperature is not None and not isinstance(temperature, schedules.Schedule):
+            temperature = check_positive("temperature", temperature)
         if distillation is not None and teacher is None:
             raise InputError(f"`distillation` needs a `teacher`. Received: distillation={distillation!r}, teacher=None")
         if teacher is not None:
             distillation = DistillationLoss() if distillation is None else distillation
             if not isinstance(teacher, AdaViTClassifier) or teacher is self:
-                raise InputError(f"`teacher` must be another `AdaViTClassifier` or None. Received: teacher={teacher!r}")
+                refuse("teacher", "another `AdaViTClassifier` or None", teacher)
             if not isinstance(distillation, DistillationLoss):
-                raise InputError(
-                    f"`distillation` must be a `DistillationLoss`. Received: distillation={distillation!r}"
-                )
+                refuse("distillation", "a `DistillationLoss` or None", distillation)
             check_teacher(self, teacher, distillation)
         self.budget = budget
         self.temperature = temperature
@@ -224,8 +235,32 @@ class AdaViTClassifier(keras.Model):
         self._functions = {}  # were traced for what was compiled before
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
 
+    # Keras' own, their arguments checked first: see `check_arguments`.
+    fit = checked(keras.Model.fit)
+    evaluate = checked(keras.Model.evaluate)
+    train_on_batch = checked(keras.Model.train_on_batch)
+    test_on_batch = checked(keras.Model.test_on_batch)
+    predict_on_batch = checked(keras.Model.predict_on_batch)
+
+    _predict = checked(keras.Model.predict)
+
+    def predict(self, x=None, *args, **kwargs):
+        """As of Keras; of no images, where that fails, it gives outputs of none."""
+        if not is_empty(x):
+            return self._predict(x, *args, **kwargs)
+        if not is_dataset(x):
+            check_images("x", x, self.backbone.image_shape)
+        shapes = self.compute_output_shape((0, *self.backbone.image_shape))
+        return {name: np.zeros(shape, "float32") for name, shape in shapes.items()}
+
+    def compute_output_shape(self, input_shape):
+        shapes = self.backbone.compute_output_shape(input_shape)
+        del shapes["tokens"]
+        return {"logits": (input_shape[0], self.num_classes), **shapes}
+
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Task loss plus weighted budget and, in training, distillation terms; every backend's train step calls it."""
+        check_label_form("labels", y, self.num_classes, partial=True)  # where nothing but a call has seen them
         total = task = super().compute_loss(x, y, y_pred["logits"], sample_weight, training)
         budget_terms, distillation_terms = {}, {}
         if self.budget is not None:
@@ -296,13 +331,3 @@ class AdaViTClassifier(keras.Model):
     def from_config(cls, config, custom_objects=None):
         backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects=custom_objects)
         return cls(**{**config, "backbone": backbone})
-
-
-EXECUTIONS = ("masked", "packed")
-
-
-def check_execution(execution):
-    """Returns it; raises `InputError` unless it is one of `EXECUTIONS`."""
-    if execution not in EXECUTIONS:
-        raise InputError(f"`execution` must be 'masked' or 'packed'. Received: execution={execution!r}")
-    return execution

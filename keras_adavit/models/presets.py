@@ -6,6 +6,7 @@ import difflib
 from keras_adavit import macs
 from keras_adavit.errors import InputError
 from keras_adavit.gating.config import GateConfig
+from keras_adavit.models.validation import check_choice, describe
 
 GATES = GateConfig()  # what the published models gate
 
@@ -94,16 +95,15 @@ PRESETS = {
 
 def find_preset(name):
     """The `Preset` of a name; raises `InputError` with the nearest names."""
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         near = difflib.get_close_matches(str(name), PRESETS, n=3, cutoff=0.3) or list(PRESETS)
-        raise InputError(f"`name` must be that of a preset, such as {', '.join(near)}. Received: name={name!r}")
+        raise InputError(f"`name` must be that of a preset, such as {', '.join(near)}. Received: name={describe(name)}")
     return PRESETS[name]
 
 
 def check_weights(weights, gated):
     """Raises `InputError` for weights that are not published."""
-    if weights not in (None, "imagenet"):
-        raise InputError(f"`weights` must be 'imagenet' or None. Received: weights={weights!r}")
+    check_choice("weights", weights, ("imagenet", None))
     if weights and gated:
         raise InputError(
             "`weights` of the gated models have no public address: give `gates=None` for the dense model, or bring "

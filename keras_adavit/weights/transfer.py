@@ -1,5 +1,6 @@
 """Weights from a dense model into a gated one."""
 
+import keras
 from keras import ops
 
 from keras_adavit.errors import InputError
@@ -18,8 +19,12 @@ def initialize_from(model, source):
         Paths of the weights of `model` that stay new.
 
     Raises:
-        InputError: If a weight of `source` has no counterpart of the same shape; then nothing is changed.
+        InputError: If either is no such model, or a weight of `source` has no counterpart of the same shape; then
+            nothing is changed.
     """
+    for name, value in (("model", model), ("source", source)):
+        if not isinstance(value, keras.Model) or not hasattr(value, "backbone"):
+            raise InputError(f"`{name}` must be an `AdaViTClassifier`. Received: {name}={value!r}")
     targets, sources = by_path(model), by_path(source)
     wrong = [
         f"{path} {tuple(variable.shape)}"

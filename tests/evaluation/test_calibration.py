@@ -85,12 +85,12 @@ def test_gates_that_switch_together(model):
     ("arguments", "message"),
     [
         ({"macs": 0.01}, "within the reach of these gates"),
-        ({"macs": 0}, "`macs` must be positive. Received: macs=0"),
+        ({"macs": 0}, "`macs` must be positive, a finite number. Received: macs=0"),
         ({"gates": "patches"}, "`gates` must be some of"),
         ({"gates": ()}, "`gates` must be some of"),
         (
             {"dataset": np.zeros((2, 16, 16, 3), "float32")},
-            r"images of the shape \(32, 32, 3\). Received: \(16, 16, 3\)",
+            r"float images \(B, 32, 32, 3\), .* Received: float32 of the shape \(2, 16, 16, 3\)",
         ),
         ({"dataset": []}, "`dataset` must have images"),
         ({"dataset": iter([np.zeros((2, 32, 32, 3), "float32")])}, "can be iterated again"),

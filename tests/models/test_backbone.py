@@ -133,7 +133,7 @@ def test_sinusoid_positions_are_fixed_and_tell_places_apart():
     [
         ({"patch_size": 5}, "`image_size` must be a multiple of `patch_size`. Received: image_size=16, patch_size=5"),
         ({"num_heads": 5}, "`width` must be a multiple of `num_heads`. Received: width=24, num_heads=5"),
-        ({"depth": 0}, "`depth` must be positive. Received: depth=0"),
+        ({"depth": 0}, "`depth` must be 1 or more, a whole number. Received: depth=0"),
         ({"positions": "none"}, "`positions` must be 'learned' or 'sinusoid'. Received: positions='none'"),
         ({"drop_path": 1.0}, "`drop_path` must be in [0, 1). Received: drop_path=1.0"),
         ({"gates": "all"}, "`gates` must be a `GateConfig` or None. Received: gates='all'"),

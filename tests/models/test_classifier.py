@@ -184,7 +184,7 @@ def test_model_saved_mid_training_loads_on_every_backend(other, data, tmp_path):
     ("arguments", "message"),
     [
         ({"budget": 0.5}, "`budget` must be a `BudgetLoss` or None. Received: budget=0.5"),
-        ({"temperature": -1}, "`temperature` must be positive. Received: temperature=-1"),
+        ({"temperature": -1}, "`temperature` must be positive, a finite number. Received: temperature=-1"),
         ({"budget": ka.BudgetLoss(macs_target=0.001)}, "`macs_target` must be a share in"),
         ({"budget": ka.BudgetLoss(macs_target=1e12)}, "Received: macs_target=1000000000000.0"),
     ],

@@ -1,0 +1,138 @@
+"""Checks of plain arguments: numbers, choices, and which sizes make a backbone."""
+
+import math
+import numbers
+import operator
+
+import numpy as np
+
+from keras_adavit.errors import InputError
+from keras_adavit.gate_config import GateConfig
+from keras_adavit.layers.tokens_to_token import TOKEN_LAYERS, TOTAL_STRIDE
+
+EXECUTIONS = ("masked", "packed")
+MAX_WEIGHTS = 10**11  # a size with a typing error ends here, not when the memory does
+
+
+def describe(value):
+    """What came, in a few words: an array's dtype and shape, or the value itself."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        dtype = getattr(value.dtype, "name", None) or str(value.dtype)
+        return f"{dtype.removeprefix('torch.')} of the shape {value.shape}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 100 else f"{text[:100]}…"
+
+
+def refuse(name, expected, value):
+    """Raises the `InputError` of an argument that is not as expected."""
+    raise InputError(f"`{name}` must be {expected}. Received: {name}={describe(value)}")
+
+
+def check_integer(name, value, minimum=1):
+    """The value as an `int`; raises `InputError` unless it is a whole number of at least `minimum`."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < minimum:
+        refuse(name, f"{minimum} or more, a whole number", value)
+    return number
+
+
+def check_positive(name, value):
+    """The value as a `float`; raises `InputError` unless it is a positive, finite number."""
+    if not is_finite(value) or value <= 0:
+        refuse(name, "positive, a finite number", value)
+    return float(value)
+
+
+def check_share(name, value):
+    """The value as a `float`; raises `InputError` unless it is a number in [0, 1)."""
+    if not is_finite(value) or not 0 <= value < 1:
+        refuse(name, "in [0, 1)", value)
+    return float(value)
+
+
+def check_choice(name, value, choices):
+    """Raises `InputError` unless the value is one of some strings or `None`."""
+    if not isinstance(value, (str, type(None))) or value not in choices:
+        *others, last = map(repr, choices)
+        refuse(name, f"{', '.join(others)} or {last}", value)
+
+
+def check_execution(execution):
+    """Returns it; raises `InputError` unless it is one of `EXECUTIONS`."""
+    check_choice("execution", execution, EXECUTIONS)
+    return execution
+
+
+def check_bool(name, value):
+    """The value as a `bool`; raises `InputError` unless it is one."""
+    if not isinstance(value, (bool, np.bool_)):
+        refuse(name, "True or False", value)
+    return bool(value)
+
+
+def is_finite(value):
+    """If it is a number, and neither a bool, infinite, nor beyond what a float holds."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def check_gates(gates):
+    """The `GateConfig` of a config or of itself, or `None`; raises `InputError` for something else."""
+    if isinstance(gates, dict):
+        try:
+            return GateConfig(**gates)
+        except TypeError as error:
+            raise InputError(
+                f"`gates` must be a `GateConfig`, or a dict of its arguments. Received: {describe(gates)}"
+            ) from error
+    if gates is not None and not isinstance(gates, GateConfig):
+        refuse("gates", "a `GateConfig` or None", gates)
+    return gates
+
+
+def check_sizes(sizes, mlp_ratio, gates, stem):
+    """Raises `InputError` for sizes, a dict of integers, that do not fit together."""
+    for size, divisor in (("image_size", "patch_size"), ("width", "num_heads")):
+        if sizes[size] % sizes[divisor]:
+            raise InputError(
+                f"`{size}` must be a multiple of `{divisor}`. "
+                f"Received: {size}={sizes[size]}, {divisor}={sizes[divisor]}"
+            )
+    check_choice("stem", stem, ("patch", *TOKEN_LAYERS))
+    if stem != "patch" and sizes["patch_size"] != TOTAL_STRIDE:
+        raise InputError(
+            f"`patch_size` must be {TOTAL_STRIDE} with a tokens-to-token stem. "
+            f"Received: patch_size={sizes['patch_size']}"
+        )
+    if int(min(sizes["width"], MAX_WEIGHTS) * min(mlp_ratio, MAX_WEIGHTS)) < 1:
+        refuse("mlp_ratio", "so large that the MLPs have a hidden width of 1 or more", mlp_ratio)
+    weights = count_weights(sizes, mlp_ratio)
+    if weights > MAX_WEIGHTS:
+        raise InputError(
+            f"`image_size`, `patch_size`, `width`, `depth`, `mlp_ratio`, `channels` and `token_width` must be those of "
+            f"a model of at most {MAX_WEIGHTS:.0e} weights. Received: sizes of {weights:.1e} weights"
+        )
+    if gates and not any(
+        gates.gates_tokens(block) or gates.gates_heads(block) or gates.gates_sublayers(block)
+        for block in range(sizes["depth"])
+    ):
+        raise InputError(
+            f"`first_gated_block` and `first_token_gated_block` must leave a block of {sizes['depth']} to gate."
+            f" Received: {gates.first_gated_block} and {gates.first_token_gated_block}"
+        )
+
+
+def count_weights(sizes, mlp_ratio):
+    """The weights of a backbone, roughly: a float."""
+    size = {name: float(min(value, MAX_WEIGHTS)) for name, value in sizes.items()}  # the product has to be finite
+    positions = (size["image_size"] / size["patch_size"]) ** 2 * size["width"]
+    patches = size["patch_size"] ** 2 * size["channels"] * max(size["width"], size["token_width"])
+    block = size["width"] ** 2 * (4 + 2 * min(mlp_ratio, MAX_WEIGHTS))
+    return positions + patches + size["depth"] * block
