@@ -7,7 +7,7 @@ import operator
 import numpy as np
 
 from keras_adavit.errors import InputError
-from keras_adavit.gate_config import GateConfig
+from keras_adavit.gating.config import GateConfig
 from keras_adavit.layers.tokens_to_token import TOKEN_LAYERS, TOTAL_STRIDE
 
 EXECUTIONS = ("masked", "packed")
