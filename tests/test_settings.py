@@ -103,6 +103,26 @@ def test_unknown_and_missing_fields():
         recipe.Recipe(name="run")
 
 
+class Unprintable:
+    def __repr__(self):
+        raise OSError
+
+
+@pytest.mark.parametrize("value", [10**5000, np.zeros((9, 9)), Unprintable(), "two\nlines" * 100], ids=type)
+@pytest.mark.parametrize("name", ["seed", "model", "xla"])
+def test_what_cannot_be_printed_is_refused_in_one_line(name, value):
+    with pytest.raises(ka.InputError, match=rf"^`{name}` must be .* Received: .+$") as error:
+        recipe.Recipe(**{"name": "run", "data": recipe.Digits(), name: value})
+    assert len(str(error.value)) < 400
+
+
+def test_positive_numbers_are_positive_in_float32():
+    with pytest.raises(ka.InputError, match="`temperature` must be a positive number from 1e-15"):
+        ka.GateConfig(temperature=1e-320)
+    with pytest.raises(ka.InputError, match="`std` must be three positive numbers"):
+        recipe.ImageFolder(std=(1.0, 1.0, 1e-320))
+
+
 def test_a_copy_is_checked_too():
     for wrong in itertools.product(("batch_size", "seed"), (0.5, -1, 10**30)):
         with pytest.raises(ka.InputError, match=f"`{wrong[0]}` must be"):

@@ -90,7 +90,7 @@ def main(arguments):
     check_data(model, splits, splits.validation.element_spec[0].shape[1:])
     with name_bad_images(splits):
         if arguments.macs:
-            curve = evaluate_budgets(model, splits.validation, arguments)
+            curve = evaluate_budgets(model, splits, arguments)
             tables.print_curve(curve, Console())
             write_json(arguments.json, {str(macs): dataclasses.asdict(each) for macs, each in curve.items()})
             return 0
@@ -129,13 +129,14 @@ def find_data(model_path, data, image_size):
     return ImageFolder(path=str(data), image_size=image_size)
 
 
-def evaluate_budgets(model, dataset, arguments):
+def evaluate_budgets(model, splits, arguments):
     """An `Evaluation` for each budget of `--macs`: a dict, smallest first."""
-    some = dataset.unbatch().take(arguments.calibration_images).batch(arguments.batch_size).cache()
+    images = min(arguments.calibration_images, splits.validation_examples)
+    some = splits.validation.unbatch().take(images).batch(min(arguments.batch_size, images)).cache()
     found = {}
     for macs in sorted(set(arguments.macs)):
         calibrate(model, some, macs)
-        found[macs] = evaluate(model, dataset)
+        found[macs] = evaluate(model, splits.validation)
     return found
 
 

@@ -69,8 +69,8 @@ class Digits:
 
         keep_off_accelerators()
         digits, labels, held_out, held_out_labels = digit_arrays()
-        self.check_memory(len(held_out) * self.validation_draws + batch_size)
         epoch = len(digits) * self.repeats
+        self.check_memory(len(held_out) * self.validation_draws + min(batch_size, epoch))
 
         def draw(index, seed):
             index %= len(digits)

@@ -29,13 +29,16 @@ class Photos:
     augment: Augment = field(default_factory=Augment)
     """How training images are varied."""
 
+    def check_memory(self, batch_size: int) -> None:
+        """Raises `InputError` if a batch cannot fit into memory: TensorFlow takes it whole before it is filled."""
+        sizes = f"batch_size={batch_size}, image_size={self.image_size}"
+        check_memory(4 * 3 * self.image_size**2 * batch_size, "A batch, of `batch_size` images,", sizes)
+
     def train_batches(self, encoded, num_classes: int, batch_size: int, seed: int):
         """Batches of augmented images from a shuffled dataset of (bytes of an image file, int32 label)."""
         import tensorflow as tf
 
-        floats = batch_size * self.image_size**2 * 3
-        sizes = f"batch_size={batch_size}, image_size={self.image_size}"
-        check_memory(4 * floats, "A batch, of `batch_size` images of `image_size`,", sizes)
+        self.check_memory(batch_size)
         augment, auto = self.augment, tf.data.AUTOTUNE
         vary = rand_augment(augment.randaugment, seed) if augment.randaugment else lambda image: image
 
@@ -62,6 +65,9 @@ class Photos:
         import tensorflow as tf
 
         auto = tf.data.AUTOTUNE
+        if encoded.cardinality() > 0:  # a negative one is not known
+            batch_size = min(batch_size, int(encoded.cardinality()))
+        self.check_memory(batch_size)
         batches = encoded.map(
             lambda image, label: (decode_center_crop(image, self.image_size, self.crop_fraction), label), auto
         ).batch(batch_size)

@@ -166,18 +166,18 @@ def load_recipe(path):
         if isinstance(error, InputError):
             raise InputError(f"{place}: {error}") from error
         reason = " ".join(traceback.format_exception_only(error)[-1].split())
-        raise InputError(f"{place} must be Python that runs. Received: {reason}") from error
+        raise InputError(f"{place}: a recipe must be Python that runs. Received: {reason}") from error
     if not isinstance(recipe, Recipe):
         raise InputError(f"{path} must define `recipe = Recipe(...)`. Received: recipe={shorten(recipe)}")
     return recipe
 
 
 def find_line(error, path):
-    """Where in a file an error came from, such as ", line 3,"; nothing if that is not known."""
+    """Where in a file an error came from, such as ", line 3"; nothing if that is not known."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
     if isinstance(error, SyntaxError) and error.filename == path and error.lineno:
         lines.append(error.lineno)
-    return f", line {lines[-1]}," if lines else ""
+    return f", line {lines[-1]}" if lines else ""
 
 
 def recipe_folder():

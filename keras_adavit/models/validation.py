@@ -119,13 +119,16 @@ def check_sizes(sizes, mlp_ratio, gates, stem):
             f"`image_size`, `patch_size`, `width`, `depth`, `mlp_ratio`, `channels` and `token_width` must be those of "
             f"a model of at most {MAX_WEIGHTS:.0e} weights. Received: sizes of {weights:.1e} weights"
         )
-    if gates and not any(
-        gates.gates_tokens(block) or gates.gates_heads(block) or gates.gates_sublayers(block)
-        for block in range(sizes["depth"])
+    depth = sizes["depth"]
+    last = depth - 1
+    if gates and not (
+        gates.gates_tokens(last) == gates.tokens
+        and gates.gates_heads(last) == (gates.heads is not None)
+        and gates.gates_sublayers(last) == gates.blocks
     ):
-        raise InputError(
-            f"`first_gated_block` and `first_token_gated_block` must leave a block of {sizes['depth']} to gate."
-            f" Received: {gates.first_gated_block} and {gates.first_token_gated_block}"
+        raise InputError(  # usage in no block is no number
+            f"Of what is gated, `first_gated_block` and `first_token_gated_block` must leave a block of {depth} "
+            f"to gate. Received: {gates.first_gated_block} and {gates.first_token_gated_block}"
         )
 
 

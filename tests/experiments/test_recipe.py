@@ -49,11 +49,20 @@ def test_a_file_that_is_none_suggests_the_nearest(tmp_path):
     ("source", "message"),
     [
         ("recipe = 3", "must define `recipe = Recipe"),
-        ("recipe = ", "must be Python that runs. Received: SyntaxError"),
-        ("import no_such_module", "must be Python that runs. Received: ModuleNotFoundError"),
+        ("\nrecipe = ", r"recipe\.py, line 2: a recipe must be Python that runs\. Received: SyntaxError"),
+        (
+            "import no_such_module",
+            r"line 1: a recipe must be Python that runs\. Received: ModuleNotFoundError: No module",
+        ),
+        ("x = 1\n\nrecipe = 1 / x - 1 / 0", r"line 3: .* Received: ZeroDivisionError: division by zero$"),
+        ("def f():\n    f()\nf()", "line 2: .* Received: RecursionError"),
+        ("import sys\nsys.exit(0)", "line 2: .* Received: SystemExit: 0$"),
+        ("raise Exception('two\\nlines')", "line 1: .* Received: Exception: two lines$"),
+        ("a = '\0'", "a recipe must be Python that runs"),
+        ("class R:\n    def __repr__(self): 1 / 0\nrecipe = R()", "Received: recipe=a value of the type R$"),
         (
             "from keras_adavit.experiments.recipe import *\nrecipe = Recipe(name='x', data=Digits(clutter=-1))",
-            "`clutter` must be at least 0. Received: clutter=-1",
+            "line 2: `clutter` must be a whole number from 0 to 100. Received: clutter=-1$",
         ),
     ],
 )

@@ -141,6 +141,9 @@ def test_sinusoid_positions_are_fixed_and_tell_places_apart():
             {"gates": ka.GateConfig(first_gated_block=3, first_token_gated_block=3)},
             "must leave a block of 3 to gate. Received: 3 and 3",
         ),
+        # The usage of heads in no block would be no number.
+        ({"depth": 1, "gates": ka.GateConfig()}, "must leave a block of 1 to gate. Received: 1 and 0"),
+        ({"gates": ka.GateConfig(first_token_gated_block=3)}, "must leave a block of 3 to gate. Received: 1 and 3"),
     ],
 )
 def test_impossible_sizes_are_refused(change, message):
