@@ -7,7 +7,7 @@ import operator
 import numpy as np
 
 from keras_adavit.errors import InputError
-from keras_adavit.gate_config import GateConfig
+from keras_adavit.gating.config import GateConfig
 from keras_adavit.layers.tokens_to_token import TOKEN_LAYERS, TOTAL_STRIDE
 
 EXECUTIONS = ("masked", "packed")
@@ -74,7 +74,7 @@ def check_bool(name, value):
 
 
 def is_finite(value):
-    """If it is a number, and neither a bool, infinite, nor beyond what a float holds."""
+    """Whether it is a number, and neither a bool, infinite, nor beyond what a float holds."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return False
     try:

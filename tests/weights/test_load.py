@@ -9,7 +9,7 @@ from keras import ops
 from published import MICRO, micro_model
 
 import keras_adavit as ka
-from keras_adavit.weights.transfer import by_path
+from keras_adavit.weights.transfer import weights_by_path
 
 torch = pytest.importorskip("torch")
 
@@ -54,7 +54,7 @@ def test_report_accounts_for_every_name(name, fixtures):
     report = ka.load_torch_checkpoint(model, fixtures / f"{name}.pth")
     content = next(iter(torch.load(fixtures / f"{name}.pth", weights_only=True).values()))
     assert sorted(each for names in report.loaded.values() for each in names) == sorted(content)
-    assert report.loaded.keys() | report.kept.keys() == by_path(model).keys()
+    assert report.loaded.keys() | report.kept.keys() == weights_by_path(model).keys()
     assert all(path.endswith("/threshold") for path in report.kept)
     assert report.ignored == {}
     assert all(name in str(report) for name in content)
@@ -86,12 +86,12 @@ def test_bare_weights_and_separate_query_key_value(dense, save, fixtures):
 
 def test_dense_file_leaves_the_gates_new(fixtures):
     model = micro_model("ada_deit_micro")
-    before = {path: ops.convert_to_numpy(variable) for path, variable in by_path(model).items()}
+    before = {path: ops.convert_to_numpy(variable) for path, variable in weights_by_path(model).items()}
     report = ka.load_torch_checkpoint(model, fixtures / "deit_micro_dense.pth")
     assert report.kept.keys() == {path for path in before if "_gate/" in path}
     assert "gates: the file is of a dense model" in report.summary
     for path in report.kept:
-        np.testing.assert_array_equal(ops.convert_to_numpy(by_path(model)[path]), before[path])
+        np.testing.assert_array_equal(ops.convert_to_numpy(weights_by_path(model)[path]), before[path])
     # New gates keep everything, so this is the dense model.
     golden = np.load(fixtures / "deit_micro_dense.npz")["logits"]
     np.testing.assert_allclose(logits(model, fixtures), golden, rtol=1e-4, atol=1e-4)
