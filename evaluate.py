@@ -122,7 +122,7 @@ def main(arguments):
     from keras_adavit import analysis, evaluation, report
     from keras_adavit.data.image_folder import name_bad_images
     from keras_adavit.errors import InputError
-    from keras_adavit.models.load import load_model
+    from keras_adavit.models.saved import load_model
 
     try:
         if arguments.json is not None and not arguments.json.parent.is_dir():

@@ -5,7 +5,7 @@ from keras import ops
 
 import keras_adavit as ka
 from keras_adavit.evaluation import blank_patches, evaluate
-from keras_adavit.models.load import load_model
+from keras_adavit.models.saved import load_model
 from keras_adavit.visualize import cover_skipped, save_policy_picture
 
 

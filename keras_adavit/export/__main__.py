@@ -31,7 +31,7 @@ def main(arguments):
 
     from keras_adavit.errors import InputError
     from keras_adavit.export.write import check_target, export
-    from keras_adavit.models.load import load_model
+    from keras_adavit.models.saved import load_model
 
     try:
         check_target(arguments.out, arguments.format, arguments.execution)

@@ -14,7 +14,7 @@ from keras_adavit.data.pipeline import check_batch_size
 from keras_adavit.errors import InputError
 from keras_adavit.models.backbone import AdaViTBackbone
 from keras_adavit.models.classifier import AdaViTClassifier
-from keras_adavit.models.load import load_model
+from keras_adavit.models.saved import load_model
 from keras_adavit.models.transfer import initialize_from
 from keras_adavit.recipe import save_recipe
 from keras_adavit.training import schedules
