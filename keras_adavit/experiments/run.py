@@ -19,7 +19,7 @@ from keras_adavit.experiments.recipe import save_recipe
 from keras_adavit.files import make_folder, write_text
 from keras_adavit.models.backbone import AdaViTBackbone
 from keras_adavit.models.classifier import AdaViTClassifier
-from keras_adavit.models.load import load_model
+from keras_adavit.models.saved import load_model
 from keras_adavit.training import schedules
 from keras_adavit.training.callbacks import ProgressBar, SaveBest, SaveHistory, SaveLast, StopOnNonFiniteLoss
 from keras_adavit.training.losses import CrossEntropy, accuracy

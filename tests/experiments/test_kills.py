@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from keras_adavit.experiments.recipe import load_recipe
-from keras_adavit.models.load import load_model
+from keras_adavit.models.saved import load_model
 
 TESTS = Path(__file__).parent.parent
 KILLS = {
