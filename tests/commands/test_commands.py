@@ -177,7 +177,7 @@ def test_image_that_training_stumbles_over_is_named(folder, capsys, request, tmp
     recipe = str(request.config.rootpath / "recipes" / "image_folder.py")
     data = ["--data.path", str(folder), "--data.image-size", "16", "--data.no-check-images"]
     mislabel(folder)
-    code, text = run(capsys, train.main, recipe, "--smoke", *data, *TINY)
+    code, text = run(capsys, "train", recipe, "--smoke", *data, *TINY)
     assert (code, "Every image must be a sound" in text) == (2, True)
     assert "train/class_0/1.png" in text
 
@@ -191,7 +191,7 @@ def test_image_that_training_stumbles_over_is_named(folder, capsys, request, tmp
     backbone = ka.AdaViTBackbone(image_size=16, width=12, depth=2, num_heads=3, gates=ka.GateConfig())
     ka.AdaViTClassifier(backbone, num_classes=3).save("model.keras")
     for options in ([], ["--macs", "0.9"]):
-        code, text = run(capsys, evaluate.main, "model.keras", "--data", "unchecked.py", *options)
+        code, text = run(capsys, "evaluate", "model.keras", "--data", "unchecked.py", *options)
         assert (code, "test/class_0/2.png" in text) == (2, True), text
 
 
