@@ -1,8 +1,9 @@
 """Vision transformers that spend on each image only what it needs."""
 
-from keras_adavit.startup import without_remarks
+from keras_adavit.startup import interrupt_in_one_line, without_remarks
 
 with without_remarks():
+    interrupt_in_one_line()
     import keras  # noqa: F401
 
 from keras_adavit.errors import InputError

@@ -13,7 +13,7 @@ from typing import Annotated
 import numpy as np
 import pydantic
 
-from keras_adavit.errors import InputError
+from keras_adavit.errors import InputError, printable
 
 CONFIG = pydantic.ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True, extra="forbid")
 LARGEST = 2**31 - 1  # an integer that every backend and file format holds
@@ -49,7 +49,9 @@ NonNegativeInt = whole(0)
 Seed = whole(0)
 ImageSize = whole(1, 8192)
 BatchSize = whole(1, 2**20)
-PositiveFloat = checked(float, "a positive number up to 1e15", gt=0, le=1e15)
+PositiveFloat = checked(
+    float, "a positive number from 1e-15 to 1e15", ge=1e-15, le=1e15
+)  # float32 holds it and its square
 NonNegativeFloat = checked(float, "0 or a positive number up to 1e15", ge=0, le=1e15)
 Share = checked(float, "a number in [0, 1]", ge=0, le=1)
 PositiveShare = checked(float, "a number in (0, 1]", gt=0, le=1)
@@ -138,5 +140,8 @@ def words_for(annotation):
 
 def shorten(value, length=200):
     """A value as text that can be printed and fits into a sentence."""
-    text = repr(value).encode("utf-8", "backslashreplace").decode()
+    try:
+        text = printable(" ".join(repr(value).split()))
+    except Exception:  # an integer of thousands of digits, or whatever else a `__repr__` raises
+        text = f"a value of the type {type(value).__name__}"
     return text if len(text) <= length else f"{text[:length]}…"

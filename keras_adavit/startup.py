@@ -1,10 +1,11 @@
-"""Keeps TensorFlow's remarks on start-up, which say nothing to a user, from the terminal."""
+"""What is settled before anything large is imported: no remarks of TensorFlow, no stack trace for an interrupt."""
 
 import contextlib
 import os
 import re
 import sys
 import tempfile
+from pathlib import Path
 
 REMARK = re.compile(rb"WARNING: All log messages before absl|To enable the following|[IW]\d{4} \d\d:|E\d{4} .*cuInit")
 
@@ -27,3 +28,19 @@ def without_remarks():
             for line in waiting:
                 if not REMARK.match(line):
                     os.write(2, line)
+
+
+def interrupt_in_one_line():
+    """In a process that is one of the commands, ends an interrupt that nobody catches with a line and exit code 130."""
+    as_module = sys.argv[:1] == ["-m"] and "keras_adavit" in sys.orig_argv  # what Python says while it looks for it
+    if not as_module and Path("".join(sys.argv[:1])).name != "keras-adavit":
+        return
+    usual = sys.excepthook
+
+    def hook(kind, error, trace):
+        if not issubclass(kind, KeyboardInterrupt):
+            return usual(kind, error, trace)
+        print("interrupted", file=sys.stderr, flush=True)
+        os._exit(130)
+
+    sys.excepthook = hook

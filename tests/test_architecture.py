@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "keras_adavit"
 FLOORS = (
     ("errors", "startup", "macs"),
-    ("files", "archives", "settings"),
+    ("files", "archives", "settings", "memory"),
     ("kernels", "gating", "data"),
     ("layers", "packed", "training"),
     ("weights",),

@@ -1,5 +1,6 @@
 """What every command does about what goes wrong: one sentence and an exit code, no stack trace but for a bug."""
 
+import os
 import sys
 
 from keras_adavit.data.pipeline import start_tensorflow
@@ -14,17 +15,22 @@ def handle(command):
     """Calls a command without arguments and returns an exit code.
 
     0: it is done. 1: the training stopped, what was saved before is kept. 2: the input was wrong, or a file cannot be
-    read or written. 130: it was interrupted.
+    read or written. 130: it was interrupted. 141: whoever read the output has gone, as in `… | head`.
     """
     try:
         start_tensorflow()
-        return command() or 0
+        code = command() or 0
+        sys.stdout.flush()
+        return code
     except InputError as error:
         return say(f"error: {error}", 2)
     except NonFiniteLossError as error:
         return say(f"error: training stopped: {error}; the models of the epochs before it are kept", 1)
     except KeyboardInterrupt:
         return say("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains on its way out
+        return 141
     except OSError as error:
         if error.errno is None:  # raised by a library in its own words: a bug, until we know it
             raise

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_adavit.data.pipeline import Splits, keep_off_accelerators, with_seeds
 from keras_adavit.errors import InputError
+from keras_adavit.memory import check_memory
 from keras_adavit.settings import settings, whole
 
 SIDE = 8  # pixels of a digit's side in scikit-learn's data
@@ -48,6 +49,12 @@ class Digits:
                 f"min_digit={self.min_digit}, max_digit={self.max_digit}, image_size={self.image_size}"
             )
 
+    def check_memory(self, images: int) -> None:
+        """Raises `InputError` if so many images, with the scraps that are drawn for them, cannot fit into memory."""
+        floats = images * self.image_size**2 * (2 + self.clutter)
+        sizes = f"{images} images with image_size={self.image_size}, clutter={self.clutter}"
+        check_memory(4 * floats, "The drawn images of all `validation_draws` and of a batch", sizes)
+
     def load(self, batch_size: int, seed: int) -> Splits:
         """Makes the two pipelines.
 
@@ -62,6 +69,7 @@ class Digits:
 
         keep_off_accelerators()
         digits, labels, held_out, held_out_labels = digit_arrays()
+        self.check_memory(len(held_out) * self.validation_draws + batch_size)
         epoch = len(digits) * self.repeats
 
         def draw(index, seed):

@@ -7,6 +7,7 @@ from dataclasses import field
 from keras_adavit.data.augment import Augment, erase, mix, rand_augment
 from keras_adavit.data.decode import decode_center_crop, decode_random_crop
 from keras_adavit.data.pipeline import normalize, with_seeds
+from keras_adavit.memory import check_memory
 from keras_adavit.settings import ImageSize, PositiveFloat, PositiveShare, numbers, settings
 
 Mean = numbers(float, 3, "three numbers")
@@ -32,6 +33,9 @@ class Photos:
         """Batches of augmented images from a shuffled dataset of (bytes of an image file, int32 label)."""
         import tensorflow as tf
 
+        floats = batch_size * self.image_size**2 * 3
+        sizes = f"batch_size={batch_size}, image_size={self.image_size}"
+        check_memory(4 * floats, "A batch, of `batch_size` images of `image_size`,", sizes)
         augment, auto = self.augment, tf.data.AUTOTUNE
         vary = rand_augment(augment.randaugment, seed) if augment.randaugment else lambda image: image
 

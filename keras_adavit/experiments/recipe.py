@@ -20,17 +20,18 @@ from keras_adavit.settings import (
     ImageSize,
     NonNegativeFloat,
     PositiveFloat,
-    PositiveInt,
     Rate,
     Seed,
     Share,
     settings,
+    shorten,
     whole,
 )
 from keras_adavit.training.budget import BudgetLoss
 
 Width = whole(1, 65_536)
 Depth = whole(1, 1_000)
+Epochs = whole(1, 100_000)  # so many that the number of steps stays within 31 bits
 
 
 @settings
@@ -55,7 +56,7 @@ class Model:
 class Training:
     """What the training of the dense model and that of the adaptive one have in common."""
 
-    epochs: PositiveInt = 10
+    epochs: Epochs = 10
     """Passes over the training images."""
     learning_rate: PositiveFloat = 5e-4
     """Peak of the learning rate, after warm-up and before the cosine decay."""
@@ -160,17 +161,23 @@ def load_recipe(path):
         raise InputError(f"The recipe must be a Python file{hint}. Received: {path}, which is no file")
     try:
         recipe = runpy.run_path(str(path)).get("recipe")
-    except InputError:
-        raise
     except (Exception, SystemExit) as error:  # whatever a user's file raises
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        line = f" in line {lines[-1]}" if lines else ""
-        raise InputError(
-            f"The recipe {path} must be Python that runs. Received: {type(error).__name__}{line}: {error}"
-        ) from error
+        place = f"The recipe {path}{find_line(error, str(path))}"
+        if isinstance(error, InputError):
+            raise InputError(f"{place}: {error}") from error
+        reason = " ".join(traceback.format_exception_only(error)[-1].split())
+        raise InputError(f"{place} must be Python that runs. Received: {reason}") from error
     if not isinstance(recipe, Recipe):
-        raise InputError(f"{path} must define `recipe = Recipe(...)`. Received: recipe={recipe!r}")
+        raise InputError(f"{path} must define `recipe = Recipe(...)`. Received: recipe={shorten(recipe)}")
     return recipe
+
+
+def find_line(error, path):
+    """Where in a file an error came from, such as ", line 3,"; nothing if that is not known."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    if isinstance(error, SyntaxError) and error.filename == path and error.lineno:
+        lines.append(error.lineno)
+    return f", line {lines[-1]}," if lines else ""
 
 
 def recipe_folder():

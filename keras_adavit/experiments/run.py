@@ -17,9 +17,11 @@ from keras_adavit.evaluation import tables, visualize
 from keras_adavit.evaluation.evaluate import check_data, evaluate
 from keras_adavit.experiments.recipe import save_recipe
 from keras_adavit.files import make_folder, write_text
+from keras_adavit.memory import check_memory
 from keras_adavit.models.backbone import AdaViTBackbone
 from keras_adavit.models.classifier import AdaViTClassifier
 from keras_adavit.models.saved import load_model
+from keras_adavit.models.validation import count_weights
 from keras_adavit.training import schedules
 from keras_adavit.training.callbacks import ProgressBar, SaveBest, SaveHistory, SaveLast, StopOnNonFiniteLoss
 from keras_adavit.training.losses import CrossEntropy, accuracy
@@ -65,6 +67,7 @@ def train_on(splits, recipe, console):
         train, validation = train.take(SMOKE_STEPS), validation.take(1)
     image_shape = tuple(train.element_spec[0].shape[1:])
     classes = len(splits.class_names)
+    check_model_memory(recipe, image_shape)
     if recipe.dense_model is None:
         dense = build_dense(recipe, image_shape, classes)
     else:
@@ -100,6 +103,14 @@ def train_on(splits, recipe, console):
     tables.print_comparison(found, seconds, console)
     tables.print_next_steps(folder, console)
     return folder
+
+
+def check_model_memory(recipe, image_shape):
+    """Raises `InputError` if the model's weights, and what trains them, cannot fit into memory."""
+    sizes = {name: getattr(recipe.model, name) for name in ("patch_size", "width", "depth")}
+    sizes |= {"image_size": image_shape[0], "channels": image_shape[-1], "token_width": 0}
+    floats = 4 * count_weights(sizes, recipe.model.mlp_ratio)  # weights, gradients and the two moments of AdamW
+    check_memory(4 * floats, "The weights of `model`, their gradients and the optimizer", recipe.model)
 
 
 def build_dense(recipe, image_shape, classes):
