@@ -11,6 +11,15 @@ import pytest
 FIXTURES = Path(__file__).parent / "fixtures"
 
 
+def pytest_addoption(parser):
+    parser.addoption("--exhaustive", action="store_true", help="all cases of the property-based tests, not a share")
+
+
+@pytest.fixture(scope="session")
+def exhaustive(request):
+    return request.config.getoption("--exhaustive")
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     keras.utils.set_random_seed(0)

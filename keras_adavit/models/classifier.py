@@ -79,6 +79,7 @@ class AdaViTClassifier(keras.Model):
             InputError: If there is no such preset, or no published weights of it.
         """
         preset = find_preset(name)
+        num_classes = check_integer("num_classes", num_classes)
         check_weights(weights, gates is not None)
         arguments = preset.backbone_arguments(gated=gates is not None)
         model = cls(AdaViTBackbone(image_size=image_size, gates=gates, **arguments), num_classes)
