@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from keras_adavit.errors import InputError
+from keras_adavit.models.restore import restored_on_error
 from keras_adavit.models.validation import check_integer, check_share, describe
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -75,7 +76,7 @@ def check_labels(name, labels, num_classes, ignored=None):
 
 
 def checked(method):
-    """A method of `keras.Model` that reads images, which checks its arguments first."""
+    """A method of `keras.Model` that reads images, which checks its arguments first, and does a model no harm."""
     signature = inspect.signature(method)
 
     @functools.wraps(method)
@@ -84,7 +85,8 @@ def checked(method):
         if "kwargs" not in arguments:  # `fit` evaluates data that it has checked
             del arguments["self"]
             check_arguments(self, method.__name__, **arguments)
-        return method(self, *args, **kwargs)
+        with restored_on_error(self):
+            return method(self, *args, **kwargs)
 
     return check_and_call
 

@@ -6,7 +6,7 @@ import random
 import keras
 import numpy as np
 import pytest
-from test_wrong_input import IMAGES, LABELS, SIZES, assert_refuses, make_model
+from refusals import IMAGES, LABELS, SIZES, assert_refuses, make_model
 
 import keras_adavit as ka
 from keras_adavit.evaluation.evaluate import evaluate
