@@ -6,6 +6,13 @@ class InputError(ValueError):
 
     The message is one sentence that names the argument or the file, says what was expected and what
     came. The commands print it and exit with code 2; anything else that is raised is a bug.
+
+    ```python
+    try:
+        ka.GateConfig(temperature=0)
+    except ka.InputError as error:
+        print(error)  # `temperature` must be a positive number … Received: temperature=0
+    ```
     """
 
     _keras_call_info_injected = True  # else Keras adds all arguments of the call to one raised inside a `call`

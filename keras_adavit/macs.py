@@ -31,7 +31,7 @@ def attention_macs(tokens, heads, *, width, num_heads, partial_heads=False):
         heads: Kept heads: number or tensor.
         width: Width D.
         num_heads: Heads H.
-        partial_heads: If a skipped head passes its values on, so that all values are computed.
+        partial_heads: Whether a skipped head passes its values on, so that all values are computed.
 
     Returns:
         MACs, of the broadcast shape of `tokens` and `heads`.
@@ -43,7 +43,7 @@ def attention_macs(tokens, heads, *, width, num_heads, partial_heads=False):
     return query_key + scores + value_and_projection
 
 
-def mlp_macs(tokens, heads, *, width, num_heads, hidden, full_heads=True):
+def mlp_macs(tokens, heads, *, width, num_heads, mlp_dim, full_heads=True):
     """MACs of one MLP sub-layer, its normalisation left out.
 
     Args:
@@ -51,45 +51,45 @@ def mlp_macs(tokens, heads, *, width, num_heads, hidden, full_heads=True):
         heads: Kept heads: number or tensor; with `full_heads` only their channels enter the first layer.
         width: Width D.
         num_heads: Heads H.
-        hidden: Width of the hidden layer.
-        full_heads: If heads are gated fully.
+        mlp_dim: Width of the hidden layer.
+        full_heads: Whether heads are gated fully.
 
     Returns:
         MACs, of the broadcast shape of `tokens` and `heads`.
     """
     if not full_heads:
-        return 2 * tokens * width * hidden
+        return 2 * tokens * width * mlp_dim
     kept = heads * (width // num_heads)
-    return tokens * hidden * (kept + width * ops.minimum(heads, 1))
+    return tokens * mlp_dim * (kept + width * ops.minimum(heads, 1))
 
 
-def block_macs(policy, *, width, num_heads, hidden, heads="full", gate_mlp_tokens=True):
+def block_macs(policy, *, width, num_heads, mlp_dim, heads="full", gate_mlp_tokens=True):
     """MACs of every block under a policy, gates left out.
 
     Args:
         policy: Dict of `token_keep` (B, L, T), `head_keep` (B, L, H), `block_keep` (B, L, 2).
-        width, num_heads, hidden: Sizes of a block.
+        width, num_heads, mlp_dim: Sizes of a block.
         heads: `"full"`, `"partial"` or `None`, as in `GateConfig`.
-        gate_mlp_tokens: If skipped tokens skip the MLP too.
+        gate_mlp_tokens: Whether skipped tokens skip the MLP too.
 
     Returns:
         Float32 tensor (B, L), differentiable in the policy.
     """
-    length = policy["token_keep"].shape[-1]
+    num_tokens = policy["token_keep"].shape[-1]
     tokens = ops.sum(policy["token_keep"], axis=-1)  # (B, L)
     kept_heads = ops.sum(policy["head_keep"], axis=-1)  # (B, L)
     attention, mlp = policy["block_keep"][..., 0], policy["block_keep"][..., 1]
-    norm = NORM_MACS * length * width
+    norm = NORM_MACS * num_tokens * width
     sizes = {"width": width, "num_heads": num_heads}
     attention_cost = attention_macs(tokens, kept_heads, **sizes, partial_heads=heads == "partial")
-    mlp_tokens = tokens if gate_mlp_tokens else length
-    mlp_cost = mlp_macs(mlp_tokens, kept_heads, **sizes, hidden=hidden, full_heads=heads == "full")
+    mlp_tokens = tokens if gate_mlp_tokens else num_tokens
+    mlp_cost = mlp_macs(mlp_tokens, kept_heads, **sizes, mlp_dim=mlp_dim, full_heads=heads == "full")
     return attention * (attention_cost + norm) + mlp * mlp_cost + norm
 
 
-def gate_macs(length, *, width, num_heads, tokens, heads, blocks):
-    """MACs of one block's gates, each a linear layer: `length` tokens, and which of the three gates it has."""
-    return width * ((length - 1) * bool(tokens) + num_heads * bool(heads) + 2 * bool(blocks))
+def gate_macs(num_tokens, *, width, num_heads, tokens, heads, blocks):
+    """MACs of one block's gates, each a linear layer: `num_tokens` tokens, and which of the three gates it has."""
+    return width * ((num_tokens - 1) * bool(tokens) + num_heads * bool(heads) + 2 * bool(blocks))
 
 
 def patch_embedding_macs(image_size, patch_size, channels, width):
@@ -122,13 +122,13 @@ def stem_macs(stem, *, image_size, patch_size, channels, width, token_width):
     return tokens_to_token_macs(image_size, channels, width, token_width=token_width, performer=performer)
 
 
-def dense_blocks_macs(length, *, width, depth, num_heads, hidden):
-    """MACs of `depth` blocks without gates over `length` tokens: an int."""
+def dense_blocks_macs(num_tokens, *, width, depth, num_heads, mlp_dim):
+    """MACs of `depth` blocks without gates over `num_tokens` tokens: an int."""
     sizes = {"width": width, "num_heads": num_heads}
-    block = attention_macs(length, num_heads, **sizes) + 2 * NORM_MACS * length * width
-    return depth * (block + mlp_macs(length, num_heads, **sizes, hidden=hidden, full_heads=False))
+    block = attention_macs(num_tokens, num_heads, **sizes) + 2 * NORM_MACS * num_tokens * width
+    return depth * (block + mlp_macs(num_tokens, num_heads, **sizes, mlp_dim=mlp_dim, full_heads=False))
 
 
-def classifier_macs(length, width, num_classes):
+def classifier_macs(num_tokens, width, num_classes):
     """MACs of the final normalisation and the classifier."""
-    return NORM_MACS * length * width + width * num_classes
+    return NORM_MACS * num_tokens * width + width * num_classes

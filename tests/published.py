@@ -2,7 +2,7 @@
 
 import keras_adavit as ka
 from keras_adavit.weights.published_names import join, published_names
-from keras_adavit.weights.transfer import by_path
+from keras_adavit.weights.transfer import weights_by_path
 
 DEIT = {"image_size": 64, "patch_size": 16, "width": 96, "depth": 4, "num_heads": 3}
 GATED_DEIT = {**DEIT, "positions": "sinusoid"}
@@ -37,7 +37,7 @@ def micro_model(name, num_classes=10, **changes):
 def pair(model, arrays):
     """Pairs every variable of a model with the array of the same meaning, gradients as well as weights."""
     pairs = []
-    for path, variable in by_path(model).items():
+    for path, variable in weights_by_path(model).items():
         for names in published_names(path, model.backbone.stem_kind):
             if all(name in arrays for name in names):
                 pairs.append((variable, join(names, [arrays[name] for name in names])))

@@ -28,6 +28,7 @@ BACKEND = {
     "training/distillation.py",
     "experiments/run.py",
     "export/write.py",
+    "models/restore.py",
 }
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 

@@ -12,7 +12,7 @@ from published import micro_model
 
 import keras_adavit as ka
 from keras_adavit.data.image_folder import ImageFolder
-from keras_adavit.models.load import load_model
+from keras_adavit.models.saved import load_model
 from keras_adavit.weights.load import NO_CHECKSUMS
 
 

@@ -15,7 +15,7 @@ def block(tokens, heads, attention, mlp, kind="full", gate_mlp_tokens=True):
         "head_keep": ops.convert_to_tensor((np.arange(6) < heads).astype("float32")[None, None]),
         "block_keep": ops.convert_to_tensor(np.float32([[[attention, mlp]]])),
     }
-    found = macs.block_macs(policy, width=384, num_heads=6, hidden=1536, heads=kind, gate_mlp_tokens=gate_mlp_tokens)
+    found = macs.block_macs(policy, width=384, num_heads=6, mlp_dim=1536, heads=kind, gate_mlp_tokens=gate_mlp_tokens)
     return float(found[0, 0])
 
 
@@ -64,10 +64,10 @@ def test_ungated_mlp_computes_all_tokens():
 )
 def test_dense_deit_costs_what_its_paper_says(sizes, giga):
     width, heads = sizes
-    length = 197
-    cost = macs.patch_embedding_macs(224, 16, 3, width) + macs.classifier_macs(length, width, 1000)
-    cost += 12 * macs.attention_macs(length, heads, width=width, num_heads=heads)
-    cost += 12 * macs.mlp_macs(length, heads, width=width, num_heads=heads, hidden=4 * width, full_heads=False)
+    num_tokens = 197
+    cost = macs.patch_embedding_macs(224, 16, 3, width) + macs.classifier_macs(num_tokens, width, 1000)
+    cost += 12 * macs.attention_macs(num_tokens, heads, width=width, num_heads=heads)
+    cost += 12 * macs.mlp_macs(num_tokens, heads, width=width, num_heads=heads, mlp_dim=4 * width, full_heads=False)
     assert cost / 1e9 == pytest.approx(giga, abs=0.05)
 
 
@@ -79,11 +79,11 @@ def test_model_reports_the_cost_of_its_own_policy():
     for layer in backbone.blocks[1:]:
         layer.head_gate.bias.assign([5.0, -5.0, 5.0])
     outputs = model(np.zeros((2, 32, 32, 3), "float32"))
-    kept, length, width = 16, 17, 24
-    first = 4 * length * width**2 + 2 * length**2 * width + 2 * length * width * 48
-    later = 4 * length * width * kept + 2 * length**2 * kept + length * 48 * (kept + width)
+    kept, num_tokens, width = 16, 17, 24
+    first = 4 * num_tokens * width**2 + 2 * num_tokens**2 * width + 2 * num_tokens * width * 48
+    later = 4 * num_tokens * width * kept + 2 * num_tokens**2 * kept + num_tokens * 48 * (kept + width)
     gates = 3 * 16 * width + 2 * (3 + 2) * width
-    rest = 16 * 192 * width + (1 + 6) * 5 * length * width + 4 * width
+    rest = 16 * 192 * width + (1 + 6) * 5 * num_tokens * width + 4 * width
     expected = first + 2 * later + gates + rest
     np.testing.assert_allclose(ops.convert_to_numpy(outputs["macs"]), expected, rtol=1e-6)
     assert expected < model.dense_macs

@@ -18,7 +18,7 @@ from keras_adavit.evaluation.evaluate import check_data, evaluate
 from keras_adavit.experiments.recipe import load_recipe
 from keras_adavit.files import check_writable, write_text
 from keras_adavit.gating.external import OpenPolicy, RandomPolicy
-from keras_adavit.models.load import load_model
+from keras_adavit.models.saved import load_model
 from keras_adavit.settings import BatchSize, PositiveFloat, PositiveInt, Seed, Share, Words, settings
 
 Budgets = Annotated[tuple[PositiveFloat, ...], Words("positive numbers")]

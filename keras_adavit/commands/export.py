@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from keras_adavit.export.write import check_target, export
-from keras_adavit.models.load import load_model
+from keras_adavit.models.saved import load_model
 from keras_adavit.settings import settings
 
 

@@ -10,18 +10,22 @@ from keras_adavit.models.classifier import AdaViTClassifier
 from keras_adavit.models.input_data import check_images, iterate
 from keras_adavit.models.validation import check_positive, refuse
 
-GATES = ("tokens", "heads", "blocks")
+GATE_KINDS = ("tokens", "heads", "blocks")
 TOLERANCE = 0.01  # of the target
 FAR = 20.0  # a shift of the logits that closes, or opens, every gate
 STEPS = 40
 
 
-def calibrate(model, dataset, macs, gates=GATES):
+def calibrate(model, dataset, macs, gates=GATE_KINDS):
     """Shifts the gates' thresholds so that the mean MACs over a data set hit a target.
 
     All thresholds move by the same amount on the scale of the gates' logits, found by bisection: a higher one closes
     gates, and so a smaller target gives fewer MACs. They are weights of the model, so that they are saved and exported
     with it; calibrating again starts from where they are.
+
+    ```python
+    share = ka.calibrate(model, images, macs=0.6)
+    ```
 
     Args:
         model: An `AdaViTClassifier` with gates; its thresholds are changed.
@@ -42,8 +46,8 @@ def calibrate(model, dataset, macs, gates=GATES):
     if not isinstance(model, AdaViTClassifier):
         refuse("model", "an `AdaViTClassifier`", model)
     names = (gates,) if isinstance(gates, str) else gates
-    if not isinstance(names, (tuple, list)) or not names or not all(name in GATES for name in names):
-        refuse("gates", f"some of {GATES}", gates)
+    if not isinstance(names, (tuple, list)) or not names or not all(name in GATE_KINDS for name in names):
+        refuse("gates", f"some of {GATE_KINDS}", gates)
     macs = check_positive("macs", macs)
     target = macs / model.dense_macs if macs > 1 else macs
     thresholds = find_thresholds(model, names)

@@ -102,10 +102,10 @@ def print_next_steps(folder, console):
     for text, command in (
         ("Look at what it kept", str(folder / "policy.png")),
         ("Watch the curves", f"tensorboard --logdir {folder / 'tensorboard'}"),
-        ("Evaluate by block", f"{prefix}python evaluate.py {folder / 'adaptive' / 'last.keras'}"),
+        ("Evaluate by block", f"{prefix}keras-adavit evaluate {folder / 'adaptive' / 'last.keras'}"),
         (
             "Try another budget",
-            f"{prefix}python train.py {folder / 'recipe.py'} --budget.macs-target 0.3 --dense-model "
+            f"{prefix}keras-adavit train {folder / 'recipe.py'} --budget.macs-target 0.3 --dense-model "
             f"{folder / 'dense' / 'last.keras'}",
         ),
     ):

@@ -20,7 +20,7 @@ from keras_adavit.files import make_folder, write_text
 from keras_adavit.memory import check_memory
 from keras_adavit.models.backbone import AdaViTBackbone
 from keras_adavit.models.classifier import AdaViTClassifier
-from keras_adavit.models.load import load_model
+from keras_adavit.models.saved import load_model
 from keras_adavit.models.validation import count_weights
 from keras_adavit.training import schedules
 from keras_adavit.training.callbacks import ProgressBar, SaveBest, SaveHistory, SaveLast, StopOnNonFiniteLoss

@@ -24,6 +24,10 @@ def export(model, path, format="saved_model", execution="packed", overwrite=Fals
     `token_keep`, `head_keep`, `block_keep`, `macs`. The graph is TensorFlow's: on JAX and torch a process on TensorFlow
     writes it from the same weights. What is written comes to `path` when it is whole, or not at all.
 
+    ```python
+    ka.export(model, "exported", format="saved_model", execution="packed")
+    ```
+
     Args:
         model: An `AdaViTClassifier`.
         path: Where to write: a new folder for a SavedModel, a new file for ONNX.

@@ -14,6 +14,11 @@ from keras_adavit.settings import NonNegativeInt, PositiveFloat, Threshold, sett
 class GateConfig:
     """Which parts of a vision transformer are gated (paper, section 3).
 
+    ```python
+    gates = ka.GateConfig(heads=None, first_gated_block=2)  # patches, and the sub-layers from block 2 on
+    model = ka.AdaViTClassifier(ka.AdaViTBackbone(64, 16, 96, 4, 3, gates=gates), num_classes=10)
+    ```
+
     Args:
         tokens: Gate patch tokens; the class token is always used.
         heads: `"full"`: a skipped head's channels are zero in attention and at the MLP's input; `"partial"`: a
@@ -52,15 +57,15 @@ class GateConfig:
             )
 
     def gates_tokens(self, block):
-        """If the tokens of block number `block` are gated."""
+        """Whether the tokens of block number `block` are gated."""
         return self.tokens and block >= self.first_token_gated_block
 
     def gates_heads(self, block):
-        """If the heads of block number `block` are gated."""
+        """Whether the heads of block number `block` are gated."""
         return self.heads is not None and block >= self.first_gated_block
 
     def gates_sublayers(self, block):
-        """If the two sub-layers of block number `block` are gated."""
+        """Whether the two sub-layers of block number `block` are gated."""
         return self.blocks and block >= self.first_gated_block
 
     def get_config(self):

@@ -13,8 +13,11 @@ from keras_adavit.settings import Seed, Share, settings
 class RandomPolicy:
     """Each gated patch, head and sub-layer is used with a given probability, independently of all others.
 
-    `model(images, policy=RandomPolicy(tokens=0.5))` draws the same decisions at every call; `policy(shapes, number)`
-    gives other ones for each number.
+    The model draws the same decisions at every call; `policy(shapes, number)` gives other ones for each number.
+
+    ```python
+    outputs = model(images, policy=ka.RandomPolicy(tokens=0.5))
+    ```
 
     Args:
         tokens: Usage of patches, in [0, 1]; the class token is always used.
@@ -54,7 +57,12 @@ class RandomPolicy:
 
 @settings
 class OpenPolicy:
-    """Everything is used, as in the dense model of the same weights."""
+    """Everything is used, as in the dense model of the same weights.
+
+    ```python
+    outputs = model(images, policy=ka.OpenPolicy())
+    ```
+    """
 
     def __call__(self, shapes, number=0):
         """A dict of ones, see `RandomPolicy`."""
@@ -129,5 +137,5 @@ def check_keeps(key, keep):
 
 
 def is_dict_of_keeps(policy):
-    """If it is a dict of some of the policy's keys and no others."""
+    """Whether it is a dict of some of the policy's keys and no others."""
     return isinstance(policy, dict) and bool(policy) and set(policy) <= set(POLICY_KEYS)

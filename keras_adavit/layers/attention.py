@@ -17,8 +17,8 @@ class GatedAttention(keras.layers.Layer):
     Args:
         width: Width D of input and output.
         num_heads: Heads H; must divide `width`.
-        qkv_bias: If query, key and value have biases.
-        partial_heads: If a skipped head passes its values through instead of giving zeros.
+        qkv_bias: Whether query, key and value have biases.
+        partial_heads: Whether a skipped head passes its values through instead of giving zeros.
     """
 
     def __init__(self, width, num_heads, qkv_bias=True, partial_heads=False, **kwargs):
@@ -41,14 +41,14 @@ class GatedAttention(keras.layers.Layer):
             inputs: Tensor (B, T, D), normalised.
             token_keep: Tensor (B, T) of 0 and 1, or `None`: all tokens. No gradient flows into it.
             head_keep: Tensor (B, H) of 0 and 1, or `None`: all heads.
-            class_attention: If the class token's attention is returned too.
+            class_attention: Whether the class token's attention is returned too.
 
         Returns:
             Tensor (B, T, D), not yet multiplied by `token_keep`; with `class_attention` a pair of it and a float32
             tensor (B, H, T), see `class_token_attention`.
         """
-        length = inputs.shape[1]
-        qkv = ops.reshape(self.qkv(inputs), (-1, length, 3, self.num_heads, self.width // self.num_heads))
+        num_tokens = inputs.shape[1]
+        qkv = ops.reshape(self.qkv(inputs), (-1, num_tokens, 3, self.num_heads, self.width // self.num_heads))
         qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))  # (3, B, H, T, D/H)
         if head_keep is not None:
             head_keep = ops.cast(head_keep, qkv.dtype)[:, :, None, None]  # (B, H, 1, 1)
@@ -61,7 +61,7 @@ class GatedAttention(keras.layers.Layer):
             skipped = value * (1 - head_keep) if self.partial_heads else 0
             attended = attended * head_keep + skipped
         attended = ops.transpose(attended, (0, 2, 1, 3))  # (B, T, H, D/H)
-        outputs = self.projection(ops.reshape(attended, (-1, length, self.width)))
+        outputs = self.projection(ops.reshape(attended, (-1, num_tokens, self.width)))
         if class_attention:
             return outputs, class_token_attention(query[:, :, 0], key, token_keep)
         return outputs

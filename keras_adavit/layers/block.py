@@ -22,9 +22,9 @@ class GatedBlock(keras.layers.Layer):
         index: Number of the block, which decides with `gates` what is gated in it.
         width: Width D.
         num_heads: Heads H.
-        hidden: Width of the MLP's hidden layer.
+        mlp_dim: Width of the MLP's hidden layer.
         gates: `GateConfig`, or `None` for a dense block.
-        qkv_bias: If query, key and value have biases.
+        qkv_bias: Whether query, key and value have biases.
         layer_norm_epsilon: ε of the normalisations.
         drop_path: Probability in [0, 1) with which an image skips a residual branch in training. A branch that the
             block gate decides about has none: the gate's noise does that work.
@@ -35,7 +35,7 @@ class GatedBlock(keras.layers.Layer):
         index,
         width,
         num_heads,
-        hidden,
+        mlp_dim,
         gates=None,
         qkv_bias=True,
         layer_norm_epsilon=1e-6,
@@ -46,7 +46,7 @@ class GatedBlock(keras.layers.Layer):
         self.index = index
         self.width = width
         self.num_heads = num_heads
-        self.hidden = hidden
+        self.mlp_dim = mlp_dim
         self.gates = GateConfig(**gates) if isinstance(gates, dict) else gates
         self.qkv_bias = qkv_bias
         self.layer_norm_epsilon = layer_norm_epsilon
@@ -76,18 +76,18 @@ class GatedBlock(keras.layers.Layer):
         self.attention = GatedAttention(
             width, num_heads, qkv_bias, partial_heads, dtype=self.dtype_policy, name="attention"
         )
-        self.mlp = GatedMLP(width, hidden, num_heads, dtype=self.dtype_policy, name="mlp")
+        self.mlp = GatedMLP(width, mlp_dim, num_heads, dtype=self.dtype_policy, name="mlp")
         # Dropout of whole images is drop-path.
         self.drop = keras.layers.Dropout(
             0.0 if self.block_gate else drop_path, noise_shape=(None, 1, 1), dtype=self.dtype_policy, name="drop_path"
         )
 
     def build(self, input_shape):
-        batch, length, width = input_shape
+        batch, num_tokens, width = input_shape
         for layer in (self.norm1, self.norm2, self.attention, self.mlp, self.drop):
             layer.build(input_shape)
         if self.token_gate:
-            self.token_gate.build((batch, length - 1, width))
+            self.token_gate.build((batch, num_tokens - 1, width))
         for layer in (self.policy_norm, self.head_gate, self.block_gate):
             if layer:
                 layer.build((batch, width))
@@ -187,11 +187,11 @@ class GatedBlock(keras.layers.Layer):
         return branch * ops.cast(keep, branch.dtype)[..., None]
 
     def compute_output_shape(self, input_shape):
-        batch, length, _ = input_shape
-        shapes = {"token": (batch, length), "head": (batch, self.num_heads), "block": (batch, 2)}
+        batch, num_tokens, _ = input_shape
+        shapes = {"token": (batch, num_tokens), "head": (batch, self.num_heads), "block": (batch, 2)}
         decisions = {f"{kind}_keep": shape for kind, shape in shapes.items()}
         return input_shape, decisions | {
-            "token_logits": (batch, length - 1),
+            "token_logits": (batch, num_tokens - 1),
             "head_logits": shapes["head"],
             "block_logits": shapes["block"],
         }
@@ -202,7 +202,7 @@ class GatedBlock(keras.layers.Layer):
             "index": self.index,
             "width": self.width,
             "num_heads": self.num_heads,
-            "hidden": self.hidden,
+            "mlp_dim": self.mlp_dim,
             "gates": self.gates.get_config() if self.gates else None,
             "qkv_bias": self.qkv_bias,
             "layer_norm_epsilon": self.layer_norm_epsilon,

@@ -52,7 +52,7 @@ class Gate(keras.layers.Layer):
 
         Args:
             inputs: Float tensor (..., D).
-            training: If noise is drawn.
+            training: Whether noise is drawn.
             temperature: Scalar that replaces the layer's own; read in training only.
 
         Returns:

@@ -13,21 +13,21 @@ class GatedMLP(keras.layers.Layer):
 
     Args:
         width: Width D of input and output.
-        hidden: Width of the hidden layer.
+        mlp_dim: Width of the hidden layer.
         num_heads: Heads H among which the input's channels are divided.
     """
 
-    def __init__(self, width, hidden, num_heads, **kwargs):
+    def __init__(self, width, mlp_dim, num_heads, **kwargs):
         super().__init__(**kwargs)
         self.width = width
-        self.hidden = hidden
+        self.mlp_dim = mlp_dim
         self.num_heads = num_heads
-        self.expand = Dense(hidden, activation=gelu, dtype=self.dtype_policy, name="expand")
+        self.expand = Dense(mlp_dim, activation=gelu, dtype=self.dtype_policy, name="expand")
         self.reduce = Dense(width, dtype=self.dtype_policy, name="reduce")
 
     def build(self, input_shape):
         self.expand.build(input_shape)
-        self.reduce.build((*input_shape[:-1], self.hidden))
+        self.reduce.build((*input_shape[:-1], self.mlp_dim))
 
     def call(self, inputs, head_keep=None):
         """Transforms each token.
@@ -48,4 +48,4 @@ class GatedMLP(keras.layers.Layer):
         return input_shape
 
     def get_config(self):
-        return {**super().get_config(), "width": self.width, "hidden": self.hidden, "num_heads": self.num_heads}
+        return {**super().get_config(), "width": self.width, "mlp_dim": self.mlp_dim, "num_heads": self.num_heads}

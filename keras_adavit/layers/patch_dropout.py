@@ -29,7 +29,7 @@ class PatchDropout(keras.layers.Layer):
 
         Args:
             inputs: Tensor (B, T, D), class token first.
-            training: If any are left out.
+            training: Whether any are left out.
 
         Returns:
             Tensor (B, T', D), the class token and T' - 1 = round((1 - rate)·(T - 1)) patches, at least one, in their

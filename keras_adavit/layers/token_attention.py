@@ -57,7 +57,7 @@ class TokenLayer(keras.layers.Layer):
 
         Args:
             inputs: Tensor (B, T, k²·C), unfolded patches.
-            training: If the performer drops.
+            training: Whether the performer drops.
 
         Returns:
             Tensor (B, T, E).

@@ -47,7 +47,7 @@ class TokensToToken(keras.layers.Layer):
 
         Args:
             images: Tensor (B, S, S, C); 16 divides S.
-            training: If the performer drops.
+            training: Whether the performer drops.
 
         Returns:
             Tensor (B, (S/16)², D), tokens in reading order.

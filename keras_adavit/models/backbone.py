@@ -32,6 +32,12 @@ from keras_adavit.packed.dispatch import packed as packed_backend
 class AdaViTBackbone(keras.Model):
     """Vision transformer in which every block decides, per image, what it uses (Meng et al., CVPR 2022).
 
+    ```python
+    backbone = ka.AdaViTBackbone(image_size=64, patch_size=16, width=96, depth=4, num_heads=3, gates=ka.GateConfig())
+    outputs = backbone(keras.random.uniform((2, 64, 64, 3)))
+    outputs["tokens"]  # (2, 17, 96); also the policy and "macs"
+    ```
+
     Args:
         image_size: Side S of the square images in pixels; a multiple of `patch_size`.
         patch_size: Side of a patch in pixels.
@@ -42,7 +48,7 @@ class AdaViTBackbone(keras.Model):
         gates: `GateConfig`; `None` is the dense model.
         channels: Channels of an image.
         positions: `"learned"`, or `"sinusoid"`: fixed, as in the published gated models.
-        qkv_bias: If query, key and value have biases.
+        qkv_bias: Whether query, key and value have biases.
         layer_norm_epsilon: ε of the normalisations.
         drop_path: Largest drop-path probability, in [0, 1), reached linearly at the last block; only for sub-layers
             that no gate decides about.
@@ -100,8 +106,8 @@ class AdaViTBackbone(keras.Model):
         sizes = ("image_size", "patch_size", "width", "depth", "num_heads", "channels", "token_width")
         check_sizes({name: getattr(self, name) for name in sizes}, mlp_ratio, gates, stem)
 
-        self.hidden = int(width * mlp_ratio)
-        self.length = (image_size // patch_size) ** 2 + 1  # tokens T, class token included
+        self.mlp_dim = int(width * mlp_ratio)
+        self.num_tokens = (image_size // patch_size) ** 2 + 1  # tokens T, class token included
         # What a stem gives is not rounded: that would disturb every decision, and its last layer takes few of the MACs.
         if stem == "patch":
             self.stem = PatchEmbedding(patch_size, width, dtype=self.variable_dtype, name="stem")
@@ -115,7 +121,7 @@ class AdaViTBackbone(keras.Model):
                 index,
                 width,
                 num_heads,
-                self.hidden,
+                self.mlp_dim,
                 gates,
                 qkv_bias,
                 layer_norm_epsilon,
@@ -140,15 +146,15 @@ class AdaViTBackbone(keras.Model):
         )
         learned = self.positions == "learned"
         self.position = self.add_weight(
-            shape=(1, self.length, self.width),
+            shape=(1, self.num_tokens, self.width),
             initializer=keras.initializers.TruncatedNormal(stddev=0.02) if learned else sinusoid_initializer,
             trainable=learned,
             autocast=False,
             name="position",
         )
         for block in self.blocks:
-            block.build((None, self.length, self.width))
-        self.norm.build((None, self.length, self.width))
+            block.build((None, self.num_tokens, self.width))
+        self.norm.build((None, self.num_tokens, self.width))
         self.built = True
 
     def __call__(self, images=None, *args, **kwargs):
@@ -161,15 +167,15 @@ class AdaViTBackbone(keras.Model):
 
         Args:
             images: Float tensor (B, S, S, C), channels last, already normalised.
-            training: If the gates draw noise.
+            training: Whether the gates draw noise.
             temperature: Scalar that replaces the gates' own τ in training.
-            details: If the details below are returned too: all, none, or a tuple of their names.
+            details: Whether the details below are returned too: all, none, or a tuple of their names.
             policy: Decisions that replace those of the gates: a `RandomPolicy`, an `OpenPolicy`, or a dict of
                 `token_keep` (B, L, T), `head_keep` (B, L, H) and `block_keep` (B, L, 2), 1 use and 0 skip, or of
                 some of them. The class token, and what is not gated, stays used, whatever is given; logits are then
                 zeros. Values are checked where they are known: not those of symbolic tensors and in compiled code.
-            packed: If only what is kept is computed, with the same result; not in training, and not with the detail
-                `class_attention`.
+            packed: Whether only what is kept is computed, with the same result; neither in training nor with the
+                detail `class_attention`.
             unroll: Whether packed blocks are compiled each by itself; else they share compiled code.
 
         Returns:
@@ -219,7 +225,7 @@ class AdaViTBackbone(keras.Model):
     def policy_shapes(self, batch):
         """Shapes of the policy of `batch` images, a dict."""
         return {
-            "token_keep": (batch, self.depth, self.length),
+            "token_keep": (batch, self.depth, self.num_tokens),
             "head_keep": (batch, self.depth, self.num_heads),
             "block_keep": (batch, self.depth, 2),
         }
@@ -238,7 +244,7 @@ class AdaViTBackbone(keras.Model):
             policy,
             width=self.width,
             num_heads=self.num_heads,
-            hidden=self.hidden,
+            mlp_dim=self.mlp_dim,
             heads=heads,
             gate_mlp_tokens=mlp_tokens,
         )
@@ -249,7 +255,7 @@ class AdaViTBackbone(keras.Model):
         """MACs that every image costs whatever the gates decide, normalisations of blocks left out: an int."""
         return self.stem_macs + sum(
             macs.gate_macs(
-                self.length,
+                self.num_tokens,
                 width=self.width,
                 num_heads=self.num_heads,
                 tokens=block.token_gate,
@@ -275,13 +281,13 @@ class AdaViTBackbone(keras.Model):
     def dense_macs(self):
         """MACs of the dense model of the same size, without the final normalisation: an int."""
         return self.stem_macs + macs.dense_blocks_macs(
-            self.length, width=self.width, depth=self.depth, num_heads=self.num_heads, hidden=self.hidden
+            self.num_tokens, width=self.width, depth=self.depth, num_heads=self.num_heads, mlp_dim=self.mlp_dim
         )
 
     def compute_output_shape(self, input_shape, **kwargs):
         batch = input_shape[0]
         return {
-            "tokens": (batch, self.length, self.width),
+            "tokens": (batch, self.num_tokens, self.width),
             **self.policy_shapes(batch),
             "macs": (batch,),
         }
@@ -309,8 +315,8 @@ class AdaViTBackbone(keras.Model):
 
 def sinusoid_initializer(shape, dtype=None):
     """Fixed positions of "Attention Is All You Need": sine on even, cosine on odd channels, (1, T, D)."""
-    _, length, width = shape
+    _, num_tokens, width = shape
     rate = 10000.0 ** (-2 * (np.arange(width) // 2) / width)
-    angle = np.arange(length)[:, None] * rate
+    angle = np.arange(num_tokens)[:, None] * rate
     table = np.where(np.arange(width) % 2 == 0, np.sin(angle), np.cos(angle))
     return ops.convert_to_tensor(table[None], dtype=dtype)

@@ -9,7 +9,7 @@ from keras_adavit.errors import InputError
 from keras_adavit.gating.policy import LOGIT_KEYS, detail_keys
 from keras_adavit.models.backbone import AdaViTBackbone
 from keras_adavit.models.input_data import check_images, check_label_form, checked, is_dataset, is_empty
-from keras_adavit.models.presets import GATES, PRESETS, check_weights, find_preset
+from keras_adavit.models.presets import PRESETS, PUBLISHED_GATES, check_weights, find_preset
 from keras_adavit.models.validation import MAX_WEIGHTS, check_execution, check_integer, check_positive, refuse
 from keras_adavit.packed.dispatch import packed as packed_backend
 from keras_adavit.training import schedules
@@ -26,9 +26,13 @@ class AdaViTClassifier(keras.Model):
     """Image classifier over an `AdaViTBackbone`, trained to a compute budget with `fit`.
 
     ```python
-    model = AdaViTClassifier(AdaViTBackbone(image_size=64, gates=GateConfig()), num_classes=10)
-    model.compile("adamw", keras.losses.SparseCategoricalCrossentropy(from_logits=True), budget=BudgetLoss())
+    backbone = ka.AdaViTBackbone(image_size=64, patch_size=16, width=96, depth=4, num_heads=3, gates=ka.GateConfig())
+    model = ka.AdaViTClassifier(backbone, num_classes=10)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adamw", loss, metrics=["accuracy"], budget=ka.BudgetLoss(macs_target=0.5))
     model.fit(images, labels)
+    model.execution = "packed"  # evaluation computes only what is kept
+    model.predict(images)["macs"]
     ```
 
     What `fit`, `evaluate`, `predict` and their kin are given is checked before Keras reads it: shape and dtype of
@@ -65,7 +69,7 @@ class AdaViTClassifier(keras.Model):
         self.build((None, backbone.image_size, backbone.image_size, backbone.channels))
 
     @classmethod
-    def from_preset(cls, name, num_classes=1000, image_size=224, gates=GATES, weights=None):
+    def from_preset(cls, name, num_classes=1000, image_size=224, gates=PUBLISHED_GATES, weights=None):
         """Builds a published model.
 
         Args:
@@ -80,6 +84,7 @@ class AdaViTClassifier(keras.Model):
             InputError: If there is no such preset, or no published weights of it.
         """
         preset = find_preset(name)
+        num_classes = check_integer("num_classes", num_classes)
         check_weights(weights, gates is not None)
         arguments = preset.backbone_arguments(gated=gates is not None)
         model = cls(AdaViTBackbone(image_size=image_size, gates=gates, **arguments), num_classes)
@@ -112,9 +117,9 @@ class AdaViTClassifier(keras.Model):
 
         Args:
             images: Float tensor (B, S, S, C), channels last, already normalised.
-            training: If the gates draw noise.
-            details: If the details below are returned too: all, none, or a tuple of their names; by default none, and
-                in training those that the losses read.
+            training: Whether the gates draw noise.
+            details: Whether the details below are returned too: all, none, or a tuple of their names; by default none,
+                and in training those that the losses read.
             policy: Decisions that replace those of the gates: a `RandomPolicy`, an `OpenPolicy`, or a dict of
                 `token_keep` (B, L, T), `head_keep` (B, L, H) and `block_keep` (B, L, 2), 1 use and 0 skip, or of
                 some of them. The class token, and what is not gated, stays used, whatever is given; logits are then
@@ -297,7 +302,7 @@ class AdaViTClassifier(keras.Model):
 
     @property
     def _classifier_macs(self):
-        return macs.classifier_macs(self.backbone.length, self.backbone.width, self.num_classes)
+        return macs.classifier_macs(self.backbone.num_tokens, self.backbone.width, self.num_classes)
 
     @property
     def dense_macs(self):

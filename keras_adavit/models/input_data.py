@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from keras_adavit.errors import InputError
+from keras_adavit.models.restore import restored_on_error
 from keras_adavit.models.validation import check_integer, check_share, describe
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -30,7 +31,7 @@ def check_images(name, images, image_shape, partial=False):
         name: What the message calls them.
         images: Array, tensor, symbolic tensor, or what describes one.
         image_shape: Shape (S, S, C) of an image.
-        partial: If sizes may be unknown as yet.
+        partial: Whether sizes may be unknown as yet.
     """
     shape, dtype = shape_and_dtype(images)
     if dtype in FLOATS and fits(shape, (None, *image_shape), partial):
@@ -75,7 +76,7 @@ def check_labels(name, labels, num_classes, ignored=None):
 
 
 def checked(method):
-    """A method of `keras.Model` that reads images, which checks its arguments first."""
+    """A method of `keras.Model` that reads images, which checks its arguments first, and does a model no harm."""
     signature = inspect.signature(method)
 
     @functools.wraps(method)
@@ -84,7 +85,8 @@ def checked(method):
         if "kwargs" not in arguments:  # `fit` evaluates data that it has checked
             del arguments["self"]
             check_arguments(self, method.__name__, **arguments)
-        return method(self, *args, **kwargs)
+        with restored_on_error(self):
+            return method(self, *args, **kwargs)
 
     return check_and_call
 
@@ -164,13 +166,13 @@ def iterate(dataset):
 
 
 def is_dataset(data):
-    """If Keras reads it batch by batch."""
+    """Whether Keras reads it batch by batch."""
     names = {base.__name__ for base in type(data).__mro__}
     return isinstance(data, types.GeneratorType) or (not isinstance(data, type) and bool(names & DATASETS))
 
 
 def is_empty(data):
-    """If an array or a data set is known to have nothing in it."""
+    """Whether an array or a data set is known to have nothing in it."""
     if isinstance(data, keras.utils.PyDataset):
         return data.num_batches == 0
     try:
@@ -188,7 +190,7 @@ def shape_and_dtype(value):
 
 
 def fits(shape, expected, partial):
-    """If a shape is the expected one, in which `None` is any size; with `partial`, sizes may be unknown in it too."""
+    """Whether a shape is the expected one, where `None` is any size; with `partial`, it may have unknown sizes."""
     if shape is None:
         return partial
     return len(shape) == len(expected) and all(

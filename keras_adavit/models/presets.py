@@ -8,7 +8,7 @@ from keras_adavit.errors import InputError
 from keras_adavit.gating.config import GateConfig
 from keras_adavit.models.validation import check_choice, describe
 
-GATES = GateConfig()  # what the published models gate
+PUBLISHED_GATES = GateConfig()  # what the published models gate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,15 +34,15 @@ class Preset:
     dense_macs: int = dataclasses.field(init=False)
 
     def __post_init__(self):
-        length = (224 // 16) ** 2 + 1
-        total = macs.classifier_macs(length, self.width, 1000)
+        num_tokens = (224 // 16) ** 2 + 1
+        total = macs.classifier_macs(num_tokens, self.width, 1000)
         total += macs.stem_macs(self.stem, image_size=224, patch_size=16, channels=3, width=self.width, token_width=64)
         total += macs.dense_blocks_macs(
-            length,
+            num_tokens,
             width=self.width,
             depth=self.depth,
             num_heads=self.num_heads,
-            hidden=int(self.width * self.mlp_ratio),
+            mlp_dim=int(self.width * self.mlp_ratio),
         )
         object.__setattr__(self, "dense_macs", total)  # the class is frozen
 

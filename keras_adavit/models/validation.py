@@ -74,7 +74,7 @@ def check_bool(name, value):
 
 
 def is_finite(value):
-    """If it is a number, and neither a bool, infinite, nor beyond what a float holds."""
+    """Whether it is a number, and neither a bool, infinite, nor beyond what a float holds."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return False
     try:

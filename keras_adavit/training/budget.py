@@ -40,6 +40,11 @@ class BudgetLoss:
     image uses a sub-layer; blocks that are not gated do not count. A target may be a number or a Keras learning-rate
     schedule of the training step.
 
+    ```python
+    budget = ka.BudgetLoss(macs_target=0.5)  # or usages: token_target=0.5, head_target=0.8, block_target=0.8
+    model.compile("adamw", ka.CrossEntropy(), budget=budget)
+    ```
+
     - tokens: (usage − target)² + shortfall
     - heads and blocks: |usage − target| + diversity + shortfall − entropy
     - MACs: |mean MACs / dense MACs − target|
@@ -99,7 +104,7 @@ class BudgetLoss:
         return given
 
     def has_term(self, kind, gates):
-        """If `kind`, one of `KINDS`, has a target and, but for MACs, a gate."""
+        """Whether `kind`, one of `KINDS`, has a target and, but for MACs, a gate."""
         gated = {"token": gates.tokens, "head": gates.heads, "block": gates.blocks, "macs": True}
         return self.target(kind) is not None and bool(gated[kind])
 

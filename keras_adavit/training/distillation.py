@@ -13,7 +13,7 @@ KINDS = ("logit", "attention", "token")
 # What two models must have in common for a term of each kind; any teacher must see the same images.
 SIZES = {
     "logit": ("num_classes",),
-    "attention": ("depth", "num_heads", "length"),
+    "attention": ("depth", "num_heads", "num_tokens"),
     "token": ("depth", "width"),
 }
 DETAILS = {"logit": (), "attention": ("class_attention",), "token": ("class_tokens",)}
@@ -29,6 +29,10 @@ class DistillationLoss:
       and heads; zero for a skipped head, and in a block whose attention the image skips
     - tokens: (student − teacher)² of the class token after each block, summed over blocks, the mean over images and
       channels; zero in a block whose MLP the image skips
+
+    ```python
+    model.compile("adamw", ka.CrossEntropy(), teacher=dense, distillation=ka.DistillationLoss(temperature=2.0))
+    ```
 
     The student's decisions mask the last two without gradient: the gates are not taught to skip what differs.
 
@@ -162,5 +166,5 @@ def check_teacher(student, teacher, distillation):
 
 def sizes_of(model):
     """The sizes of `SIZES` and of the images, of an `AdaViTClassifier`."""
-    names = ("image_size", "channels", "depth", "num_heads", "length", "width")
+    names = ("image_size", "channels", "depth", "num_heads", "num_tokens", "width")
     return {"num_classes": model.num_classes, **{name: getattr(model.backbone, name) for name in names}}

@@ -10,6 +10,10 @@ class CrossEntropy(keras.losses.Loss):
 
     Keras has one loss for either form of label, and smooths the second alone.
 
+    ```python
+    model.compile("adamw", ka.CrossEntropy(label_smoothing=0.1))
+    ```
+
     Args:
         label_smoothing: Share of the label given to all classes, in [0, 1).
     """
@@ -32,7 +36,7 @@ class CrossEntropy(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable("keras_adavit")
 def accuracy(labels, logits):
-    """If the largest logit is the label's: float32 (B,), of integer labels (B,) or mixed ones (B, K).
+    """Whether the largest logit is the label's: float32 (B,), of integer labels (B,) or mixed ones (B, K).
 
     Of mixed labels, the class with the larger share counts.
     """

@@ -6,7 +6,7 @@ from keras_adavit.training.schedules import warmup_cosine
 
 # Biases, scales of normalisations, the class token and learned positions are not decayed (method of DeiT).
 NOT_DECAYED = ["bias", "beta", "gamma", "class_token", "position"]
-GATES = r".*_gate/.*"
+GATE_WEIGHTS = r".*_gate/.*"
 
 
 def adamw(
@@ -44,7 +44,7 @@ def adamw(
     if gate_learning_rate is None:
         return backbone
     return keras.optimizers.MultiOptimizer(
-        keras.optimizers.OptimizerMap(backbone, {GATES: optimizer(gate_learning_rate, 0.0)})
+        keras.optimizers.OptimizerMap(backbone, {GATE_WEIGHTS: optimizer(gate_learning_rate, 0.0)})
     )
 
 

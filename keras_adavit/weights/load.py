@@ -7,7 +7,7 @@ from keras_adavit.errors import InputError, printable
 from keras_adavit.weights.positions import can_resize, grid_side, resize_positions
 from keras_adavit.weights.published_names import CLASSIFIER, DISTILLED, is_gate, join, published_names
 from keras_adavit.weights.torch_file import read_checkpoint
-from keras_adavit.weights.transfer import by_path
+from keras_adavit.weights.transfer import weights_by_path
 
 DENSE_FILE = "gates: the file is of a dense model"
 THRESHOLD = "thresholds of the gates: `GateConfig` sets them, no file has them"
@@ -56,6 +56,11 @@ class Report:
 def load_torch_checkpoint(model, path):
     """Loads a published AdaViT, DeiT or T2T-ViT file, or one of timm in the same names.
 
+    ```python
+    report = ka.load_torch_checkpoint(model, "published.pth")
+    print(report)  # what became of every name
+    ```
+
     A file of a dense model leaves the gates as they are, one of another number of classes the classifier; the
     positions of another image size are interpolated.
 
@@ -73,7 +78,7 @@ def load_torch_checkpoint(model, path):
     if not hasattr(getattr(model, "backbone", None), "stem_kind"):
         raise InputError(f"`model` must be an `AdaViTClassifier`. Received: model={model!r}")
     checkpoint = read_checkpoint(path)
-    variables = by_path(model)
+    variables = weights_by_path(model)
     values, report = match(
         checkpoint, {name: tuple(v.shape) for name, v in variables.items()}, model.backbone.stem_kind
     )

@@ -49,7 +49,7 @@ UNFOLDED = {
 } | {"project": SPLITS[-1][0] ** 2}
 PARAMETERS = {"kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias", "features": "w"}
 QKV = ("query", "key", "value")
-GATES = ("_select.", ".norm_policy.")
+GATE_NAMES = ("_select.", ".norm_policy.")
 DISTILLED = ("dist_token", "head_dist.weight")
 CLASSIFIER = ("head.weight", "head.bias")
 
@@ -115,8 +115,8 @@ def join(names, arrays):
 
 
 def is_gate(name):
-    """If a published name belongs to a gate."""
-    return any(part in name for part in GATES)
+    """Whether a published name belongs to a gate."""
+    return any(part in name for part in GATE_NAMES)
 
 
 def find_gates(names):

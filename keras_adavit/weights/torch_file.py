@@ -27,7 +27,7 @@ class Checkpoint:
         path: The file.
         key: The key under which they were found, empty if the file holds nothing else.
         arrays: Finite float32 arrays by name.
-        has_checksums: If the file is a zip archive, whose checksums agree; torch's older format has none.
+        has_checksums: Whether the file is a zip archive, whose checksums agree; torch's older format has none.
     """
 
     path: Path

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_adavit.errors import InputError
 
-OWN = ("step",)  # variables that belong to a model's own training
+NOT_TRANSFERRED = ("step",)  # variables that belong to a model's own training
 
 
 def initialize_from(model, source):
@@ -25,7 +25,7 @@ def initialize_from(model, source):
     for name, value in (("model", model), ("source", source)):
         if not isinstance(value, keras.Model) or not hasattr(value, "backbone"):
             raise InputError(f"`{name}` must be an `AdaViTClassifier`. Received: {name}={value!r}")
-    targets, sources = by_path(model), by_path(source)
+    targets, sources = weights_by_path(model), weights_by_path(source)
     wrong = [
         f"{path} {tuple(variable.shape)}"
         for path, variable in sources.items()
@@ -42,11 +42,11 @@ def initialize_from(model, source):
     return sorted(targets.keys() - sources.keys())
 
 
-def by_path(model):
+def weights_by_path(model):
     """A model's weights under their paths without the model's own name."""
     paths = {}
     for variable in model.weights:
         path = variable.path.removeprefix(f"{model.name}/").removeprefix(f"{model.backbone.name}/")
-        if path not in OWN and "seed_generator" not in path:
+        if path not in NOT_TRANSFERRED and "seed_generator" not in path:
             paths[path] = variable
     return paths

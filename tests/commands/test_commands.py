@@ -169,6 +169,32 @@ def test_wrong_input_is_met_with_a_sentence_and_code_2(damage, arguments, messag
     assert sorted(tmp_path.rglob("*")) == before
 
 
+# Keras's CSVLogger leaves its file open when training stops by an error.
+@pytest.mark.filterwarnings("ignore:unclosed file", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_image_that_training_stumbles_over_is_named(folder, capsys, request, tmp_path):
+    import keras_adavit as ka
+
+    recipe = str(request.config.rootpath / "recipes" / "image_folder.py")
+    data = ["--data.path", str(folder), "--data.image-size", "16", "--data.no-check-images"]
+    mislabel(folder)
+    code, text = run(capsys, "train", recipe, "--smoke", *data, *TINY)
+    assert (code, "Every image must be a sound" in text) == (2, True)
+    assert "train/class_0/1.png" in text
+
+    truncate(folder)
+    (tmp_path / "unchecked.py").write_text(
+        "from keras_adavit.experiments.recipe import ImageFolder, Recipe\n"
+        f"data = ImageFolder(path={str(folder)!r}, image_size=16, check_images=False)\n"
+        "recipe = Recipe(name='unchecked', data=data)\n"
+    )
+    (folder / "train" / "class_0" / "1.png").unlink()
+    backbone = ka.AdaViTBackbone(image_size=16, width=12, depth=2, num_heads=3, gates=ka.GateConfig())
+    ka.AdaViTClassifier(backbone, num_classes=3).save("model.keras")
+    for options in ([], ["--macs", "0.9"]):
+        code, text = run(capsys, "evaluate", "model.keras", "--data", "unchecked.py", *options)
+        assert (code, "test/class_0/2.png" in text) == (2, True), text
+
+
 def test_results_are_never_overwritten(recipe, capsys, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious.txt").write_text("mine")

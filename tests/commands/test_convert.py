@@ -42,6 +42,19 @@ def test_gates_are_those_of_the_file(name, fixtures, tmp_path, capsys):
     np.testing.assert_allclose(logits, golden["logits"], rtol=1e-4, atol=1e-4)
 
 
+def test_normalised_policy_input_is_seen_in_the_names(fixtures, tmp_path, capsys):
+    content = torch.load(fixtures / "ada_deit_micro.pth", weights_only=True)
+    for index in (1, 2, 3):
+        for parameter in ("weight", "bias"):
+            content["state_dict_ema"][f"blocks.{index}.norm_policy.{parameter}"] = torch.rand(96)
+    torch.save(content, tmp_path / "normalised.pth")
+    output = tmp_path / "model.keras"
+    arguments = [str(tmp_path / "normalised.pth"), "--preset", "micro", "--num-classes", "10", "--image-size", "64"]
+    assert main([*arguments, str(output)]) == 0, capsys.readouterr().err
+    gates = keras.saving.load_model(output).backbone.gates
+    assert gates == ka.GateConfig(normalize_policy_input=True)
+
+
 def test_names_are_printed_if_asked_for(fixtures, tmp_path, capsys):
     arguments = [str(fixtures / "deit_micro_dense.pth"), "--preset", "micro", "--image-size", "64", "--names"]
     assert main([*arguments, str(tmp_path / "model.keras")]) == 0

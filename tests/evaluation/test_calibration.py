@@ -27,7 +27,7 @@ def model():
 
 
 def thresholds(model):
-    return [float(ops.convert_to_numpy(each)) for each in calibration.find_thresholds(model, calibration.GATES)]
+    return [float(ops.convert_to_numpy(each)) for each in calibration.find_thresholds(model, calibration.GATE_KINDS)]
 
 
 def test_targets_are_hit_and_monotone(model, images):
@@ -49,13 +49,15 @@ def test_thresholds_are_saved(model, images, tmp_path):
     assert loaded.predict(images, verbose=0)["macs"].mean() / loaded.dense_macs == pytest.approx(share, rel=1e-4)
 
 
-@pytest.mark.parametrize("gates", calibration.GATES)
+@pytest.mark.parametrize("gates", calibration.GATE_KINDS)
 def test_one_kind_alone(model, images, gates):
-    before = {name: [float(each) for each in calibration.find_thresholds(model, (name,))] for name in calibration.GATES}
+    before = {
+        name: [float(each) for each in calibration.find_thresholds(model, (name,))] for name in calibration.GATE_KINDS
+    }
     start = float(np.mean(model.predict(images, verbose=0)["macs"])) / model.dense_macs
     share = ka.calibrate(model, images, 0.92 * start, gates=gates)
     assert share == pytest.approx(0.92 * start, rel=0.02)
-    for name in calibration.GATES:
+    for name in calibration.GATE_KINDS:
         after = [float(each) for each in calibration.find_thresholds(model, (name,))]
         assert (after != before[name]) == (name == gates)
 

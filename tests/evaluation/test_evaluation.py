@@ -6,7 +6,7 @@ from keras import ops
 import keras_adavit as ka
 from keras_adavit.evaluation.evaluate import blank_patches, evaluate
 from keras_adavit.evaluation.visualize import cover_skipped, save_policy_picture
-from keras_adavit.models.load import load_model
+from keras_adavit.models.saved import load_model
 
 
 @pytest.fixture

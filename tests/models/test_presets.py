@@ -16,7 +16,7 @@ from keras_adavit.models import presets
 from keras_adavit.weights import download
 from keras_adavit.weights.load import match
 from keras_adavit.weights.torch_file import Checkpoint
-from keras_adavit.weights.transfer import by_path
+from keras_adavit.weights.transfer import weights_by_path
 
 # The five published gated models: their preset, and their parameters exactly.
 PUBLISHED = {
@@ -52,7 +52,7 @@ def published(request, fixtures):
 
 
 def sizes(model):
-    return {path: math.prod(variable.shape) for path, variable in by_path(model).items()}
+    return {path: math.prod(variable.shape) for path, variable in weights_by_path(model).items()}
 
 
 def test_parameters_are_the_published_ones(published):
@@ -66,7 +66,7 @@ def test_parameters_are_the_published_ones(published):
 def test_every_published_name_and_shape_loads(published):
     model, _, shapes = published
     arrays = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
-    targets = {path: tuple(variable.shape) for path, variable in by_path(model).items()}
+    targets = {path: tuple(variable.shape) for path, variable in weights_by_path(model).items()}
     values, report = match(Checkpoint("fake", "", arrays), targets, model.backbone.stem_kind)
     assert sorted(name for names in report.loaded.values() for name in names) == sorted(shapes)
     assert all(path.endswith("/threshold") for path in targets.keys() - values.keys())

@@ -247,8 +247,16 @@ def test_impossible_settings_are_refused(settings, message):
         ),
         ({"num_heads": 2}, {}, "the model's num_heads, or `attention_weight` be 0. Received: num_heads=2 instead of 3"),
         ({"num_classes": 3}, {}, "num_classes, or `logit_weight` be 0. Received: num_classes=3 instead of 5"),
-        ({"image_size": 20}, {}, "`teacher` must have the model's length, image_size. Received: length=26 instead of"),
-        ({"patch_size": 8}, {}, "the model's length, or `attention_weight` be 0. Received: length=5 instead of 17"),
+        (
+            {"image_size": 20},
+            {},
+            "`teacher` must have the model's num_tokens, image_size. Received: num_tokens=26 instead of",
+        ),
+        (
+            {"patch_size": 8},
+            {},
+            "the model's num_tokens, or `attention_weight` be 0. Received: num_tokens=5 instead of 17",
+        ),
         ({"channels": 1}, {"attention_weight": 0.0}, "the model's channels. Received: channels=1 instead of 3"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else None,

@@ -1,5 +1,6 @@
 import argparse
 import os
+import shutil
 import sys
 
 import keras
@@ -9,7 +10,7 @@ from keras import ops
 from published import MICRO, micro_model
 
 import keras_adavit as ka
-from keras_adavit.weights.transfer import by_path
+from keras_adavit.weights.transfer import weights_by_path
 
 torch = pytest.importorskip("torch")
 
@@ -54,7 +55,7 @@ def test_report_accounts_for_every_name(name, fixtures):
     report = ka.load_torch_checkpoint(model, fixtures / f"{name}.pth")
     content = next(iter(torch.load(fixtures / f"{name}.pth", weights_only=True).values()))
     assert sorted(each for names in report.loaded.values() for each in names) == sorted(content)
-    assert report.loaded.keys() | report.kept.keys() == by_path(model).keys()
+    assert report.loaded.keys() | report.kept.keys() == weights_by_path(model).keys()
     assert all(path.endswith("/threshold") for path in report.kept)
     assert report.ignored == {}
     assert all(name in str(report) for name in content)
@@ -86,12 +87,12 @@ def test_bare_weights_and_separate_query_key_value(dense, save, fixtures):
 
 def test_dense_file_leaves_the_gates_new(fixtures):
     model = micro_model("ada_deit_micro")
-    before = {path: ops.convert_to_numpy(variable) for path, variable in by_path(model).items()}
+    before = {path: ops.convert_to_numpy(variable) for path, variable in weights_by_path(model).items()}
     report = ka.load_torch_checkpoint(model, fixtures / "deit_micro_dense.pth")
     assert report.kept.keys() == {path for path in before if "_gate/" in path}
     assert "gates: the file is of a dense model" in report.summary
     for path in report.kept:
-        np.testing.assert_array_equal(ops.convert_to_numpy(by_path(model)[path]), before[path])
+        np.testing.assert_array_equal(ops.convert_to_numpy(weights_by_path(model)[path]), before[path])
     # New gates keep everything, so this is the dense model.
     golden = np.load(fixtures / "deit_micro_dense.npz")["logits"]
     np.testing.assert_allclose(logits(model, fixtures), golden, rtol=1e-4, atol=1e-4)
@@ -168,6 +169,108 @@ def test_another_model_is_refused(fixtures):
 def test_distilled_models_are_refused(dense, save):
     dense["dist_token"] = torch.zeros(1, 1, 96)
     refuse(micro_model("deit_micro_dense"), save(dense), "distilled models have another token")
+
+
+@pytest.fixture
+def normalized(fixtures):
+    """Weights of a model whose gates read a normalised input, as the published code names them."""
+    weights = torch.load(fixtures / "ada_deit_micro.pth", weights_only=True)["state_dict_ema"]
+    for index in (1, 2, 3):
+        for parameter in ("weight", "bias"):
+            weights[f"blocks.{index}.norm_policy.{parameter}"] = torch.randn(96)
+    return weights
+
+
+def test_normalised_policy_input(normalized, save):
+    model = micro_model("ada_deit_micro", gates=ka.GateConfig(normalize_policy_input=True))
+    report = ka.load_torch_checkpoint(model, save({"state_dict_ema": normalized}))
+    assert report.loaded["block_1/policy_norm/gamma"] == ["blocks.1.norm_policy.weight"]
+    assert report.ignored == {}
+    for index in (1, 2, 3):
+        for ours, published in (("gamma", "weight"), ("beta", "bias")):
+            found = ops.convert_to_numpy(getattr(model.backbone.blocks[index].policy_norm, ours))
+            np.testing.assert_array_equal(found, normalized[f"blocks.{index}.norm_policy.{published}"].numpy())
+    refuse(micro_model("ada_deit_micro"), save(normalized), "not in the model (6): blocks.1.norm_policy.weight")
+
+
+UNFIT = {
+    "NaN": (lambda value: value.fill_(float("nan")), "which has NaN or infinite values"),
+    "infinite": (lambda value: value.fill_(-float("inf")), "which has NaN or infinite values"),
+    "too large for float32": (lambda value: value.double() + 1e39, "which has NaN or infinite values"),
+    "integer": (lambda value: value.to(torch.int32), "of int32"),
+    "boolean": (lambda value: value > 0, "of bool"),
+    "complex": (lambda value: value.to(torch.complex64), "of complex64"),
+    "sparse": (lambda value: value.to_sparse(), "of float32 (sparse_coo)"),
+    "repeated": (lambda value: torch.zeros(1).expand(2**20, 2**20), "which claims more numbers than the file holds"),
+    "without data": (lambda value: value.to("meta"), "which is no array of numbers"),
+}
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+@pytest.mark.filterwarnings("ignore:Sparse")
+def test_weights_that_are_no_finite_numbers(kind, dense, save):
+    make, message = UNFIT[kind]
+    dense["blocks.1.mlp.fc1.weight"] = make(dense["blocks.1.mlp.fc1.weight"].clone())
+    refuse(micro_model("deit_micro_dense"), save(dense), f"with blocks.1.mlp.fc1.weight, {message}")
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_quantized_weights(dense, save):
+    quantized = torch.quantize_per_tensor(dense["norm.weight"], 0.1, 0, torch.qint8)
+    refuse(micro_model("deit_micro_dense"), save({**dense, "norm.weight": quantized}), "norm.weight, of qint8")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+def test_other_precisions(dtype, dense, save):
+    rounded = {name: value.to(getattr(torch, dtype)) for name, value in dense.items()}
+    model = micro_model("deit_micro_dense")
+    ka.load_torch_checkpoint(model, save(rounded))
+    found = ops.convert_to_numpy(model.backbone.class_token)
+    np.testing.assert_array_equal(found, rounded["cls_token"].float().numpy())
+
+
+def test_a_weight_under_two_names(dense, save):
+    dense["module.norm.bias"] = dense["norm.bias"] + 1
+    refuse(micro_model("deit_micro_dense"), save(dense), "must hold each weight once", "norm.bias and module.norm.bias")
+
+
+def test_names_that_would_break_a_line(dense, save):
+    dense["line\nbreak"] = torch.zeros(1)
+    refuse(micro_model("deit_micro_dense"), save(dense), r"line\nbreak")
+    refuse(micro_model("deit_micro_dense"), save({"a\nb": 1}), r"the keys a\nb")
+
+
+def test_path_that_is_no_text(fixtures, tmp_path):
+    path = shutil.copy(fixtures / "deit_micro_dense.pth", os.path.join(tmp_path, os.fsdecode(b"caf\xe9.pth")))
+    model = micro_model("deit_micro_dense")
+    assert r"caf\udce9.pth" in ka.load_torch_checkpoint(model, path).summary
+    with open(path, "r+b") as file:
+        file.truncate(1000)
+    refuse(model, path, r"caf\udce9.pth")
+
+
+@pytest.mark.parametrize("path", ["", "\0", "x" * 5000, "~nobody_of_this_name/x.pth", None, 3, b"x.pth"])
+def test_paths_that_are_no_file(path):
+    refuse(micro_model("deit_micro_dense"), path, "The checkpoint must be", "Received: ")
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_folders_and_pipes(make, tmp_path):
+    make(tmp_path / "weights.pth")
+    refuse(micro_model("deit_micro_dense"), tmp_path / "weights.pth", "must be an existing file")
+
+
+def test_file_that_may_not_be_read(fixtures, monkeypatch):
+    def refuse_all(path, *_):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("builtins.open", refuse_all)  # tests may run as a user to whom no permission is denied
+    refuse(micro_model("deit_micro_dense"), fixtures / "deit_micro_dense.pth", "(Permission denied)")
+
+
+def test_model_of_something_else(fixtures):
+    with pytest.raises(ka.InputError, match="`model` must be an `AdaViTClassifier`"):
+        ka.load_torch_checkpoint(None, fixtures / "deit_micro_dense.pth")
 
 
 class RunsCode:

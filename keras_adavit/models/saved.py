@@ -68,7 +68,9 @@ def check_class(config, expected):
         raise InputError(f"it holds a {config['class_name']} in the place of an {expected.__name__}")
 
 
-def least_weights(*, image_size, patch_size, width, depth, mlp_ratio, channels, stem, token_width, num_classes, **_):
+def least_weights(
+    *, image_size, patch_size, width, depth, num_classes, mlp_ratio=0, channels=1, stem="patch", token_width=1, **_
+):
     """Weights that a model of these sizes has at least: kernels and positions."""
     sizes = (image_size, patch_size, width, depth, mlp_ratio, channels, token_width, num_classes)
     if not all(isinstance(size, int | float) for size in sizes):
