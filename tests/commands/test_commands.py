@@ -150,7 +150,11 @@ def mislabel(folder):
         (truncate, [], "test/class_0/2.png"),
         (mislabel, [], "train/class_0/1.png"),
         (break_nothing, ["--model.patch-size", "5"], "`image_size` must be a multiple of `patch_size`"),
-        (break_nothing, ["--budget.token-target", "1.5"], "`token_target` must be in (0, 1]. Received"),
+        (
+            break_nothing,
+            ["--budget.token-target", "1.5"],
+            "`token_target` must be a number in (0, 1], a schedule or None. Received",
+        ),
         (break_nothing, ["--budget.macs-target", "0"], "`macs_target` must be in (0, 1]"),
         (break_nothing, ["--budget.macs-target", "0.001"], "`macs_target` must be a share in"),
         (break_nothing, ["--model.widht", "64"], "--model.width"),
@@ -237,7 +241,7 @@ def test_evaluation_needs_data_that_fits(capsys, folder, tmp_path):
     code, text = run(capsys, "evaluate", "model.keras", "--data", str(folder))
     assert (code, "The data must have 7 classes, as the model. Received: 3 classes" in text) == (2, True)
     code, text = run(capsys, "evaluate", "model.keras", "--data", str(folder), "--json", "no/such/folder.json")
-    assert (code, "`--json` must be in an existing folder" in text) == (2, True)
+    assert (code, "`--json` must be a file in an existing folder" in text) == (2, True)
 
 
 def test_several_budgets_of_one_model(capsys, folder, tmp_path):
@@ -260,9 +264,12 @@ def test_several_budgets_of_one_model(capsys, folder, tmp_path):
     assert (tmp_path / "model.keras").read_bytes() == before
     for wrong, message in (
         (["0.5", "--policy", "open"], "`--macs` needs the learned policy"),
-        (["0"], "`--macs` must be positive"),
+        (["0"], "`macs` must be positive numbers. Received: macs=(0.0,)"),
         (["0.001"], "within the reach of these gates"),
-        (["0.5", "--calibration-images", "0"], "`--calibration-images` must be positive"),
+        (
+            ["0.5", "--calibration-images", "0"],
+            "`calibration_images` must be a whole number from 1 to 2147483647. Received",
+        ),
     ):
         code, text = run(capsys, "evaluate", *arguments, *wrong)
         assert (code, message in text) == (2, True)

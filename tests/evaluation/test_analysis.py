@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-import evaluate
 import keras_adavit as ka
+from keras_adavit.commands.main import main
 from keras_adavit.evaluation import analysis
 
 
@@ -87,7 +87,7 @@ def run(capsys, *arguments):
     """Exit code and what was printed, in one line."""
     capsys.readouterr()
     try:
-        code = evaluate.main(["model.keras", "--data", "photos", *arguments])
+        code = main(["evaluate", "model.keras", "--data", "photos", *arguments])
     except SystemExit as stop:  # tyro, for arguments that it does not know
         code = stop.code
     out, err = capsys.readouterr()
@@ -120,10 +120,16 @@ def test_evaluate_with_open_gates(folder, capsys):
     [
         (["--policy", "chance"], "invalid choice"),
         (["--policy", "random"], "`--policy random` needs one of `--token-usage`"),
-        (["--policy", "random", "--head-usage", "1.5"], "`--head-usage` must be in [0, 1]. Received: --head-usage 1.5"),
+        (
+            ["--policy", "random", "--head-usage", "1.5"],
+            "`head_usage` must be a number in [0, 1] or None. Received: head_usage=1.5",
+        ),
         (["--token-usage", "0.5"], "`--token-usage` needs `--policy random`. Received: --policy learned"),
         (["--policy", "open", "--seed", "1"], "`--seed` needs `--policy random`. Received: --policy open"),
-        (["--policy", "random", "--token-usage", "0.5", "--seed", "-1"], "`seed` must not be negative"),
+        (
+            ["--policy", "random", "--token-usage", "0.5", "--seed", "-1"],
+            "`seed` must be a whole number from 0 to 2147483647",
+        ),
         (["--analyze", "out.txt"], "`--analyze` must be an .npz file. Received: out.txt"),
         (["--analyze", f"{'x' * 300}.npz"], "x.npz cannot be written. Received: File name too long"),
         (["--analyze", "no/such/out.npz"], "`--analyze` must be in an existing folder. Received: no/such/out.npz"),

@@ -75,13 +75,16 @@ def test_files_that_define_no_recipe_are_refused(source, message, tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Training(epochs=0), "`epochs` must be positive. Received: epochs=0"),
-        (lambda: Training(warmup=1.0), r"`warmup` must be in \[0, 1\). Received: warmup=1.0"),
-        (lambda: AdaptiveTraining(budget_ramp=1.5), r"`budget_ramp` must be in \[0, 1\]. Received: budget_ramp=1.5"),
-        (lambda: AdaptiveTraining(gate_learning_rate=0.0), "`gate_learning_rate` must be positive"),
+        (lambda: Training(epochs=0), "`epochs` must be a whole number from 1 to 100000. Received: epochs=0"),
+        (lambda: Training(warmup=1.0), r"`warmup` must be a number in \[0, 1\). Received: warmup=1.0"),
+        (
+            lambda: AdaptiveTraining(budget_ramp=1.5),
+            r"`budget_ramp` must be a number in \[0, 1\]. Received: budget_ramp=1.5",
+        ),
+        (lambda: AdaptiveTraining(gate_learning_rate=0.0), "`gate_learning_rate` must be a positive number"),
         (
             lambda: dataclasses.replace(Recipe(name="a", data=Digits()), batch_size=0),
-            "`batch_size` must be positive. Received: batch_size=0",
+            "`batch_size` must be a whole number from 1 to 1048576. Received: batch_size=0",
         ),
     ],
 )

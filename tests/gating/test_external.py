@@ -155,10 +155,10 @@ def test_evaluation_under_a_policy(dtype, images):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"tokens": 1.5}, "`tokens` must be in [0, 1]. Received: tokens=1.5"),
-        ({"heads": -0.1}, "`heads` must be in [0, 1]. Received: heads=-0.1"),
-        ({"sublayers": 2}, "`sublayers` must be in [0, 1]. Received: sublayers=2"),
-        ({"seed": -1}, "`seed` must not be negative. Received: seed=-1"),
+        ({"tokens": 1.5}, "`tokens` must be a number in [0, 1]. Received: tokens=1.5"),
+        ({"heads": -0.1}, "`heads` must be a number in [0, 1]. Received: heads=-0.1"),
+        ({"sublayers": 2}, "`sublayers` must be a number in [0, 1]. Received: sublayers=2"),
+        ({"seed": -1}, "`seed` must be a whole number from 0 to 2147483647. Received: seed=-1"),
     ],
 )
 def test_impossible_usages_are_refused(settings, message):

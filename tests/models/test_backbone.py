@@ -155,11 +155,14 @@ def test_impossible_sizes_are_refused(change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"heads": "all"}, "`heads` must be 'full', 'partial' or None. Received: heads='all'"),
+        ({"heads": "all"}, "`heads` must be one of 'full', 'partial' or None. Received: heads='all'"),
         ({"tokens": False, "heads": None, "blocks": False}, "`GateConfig` must gate at least one of"),
-        ({"first_gated_block": -1}, "`first_gated_block` must be 0 or more. Received: first_gated_block=-1"),
-        ({"temperature": 0.0}, "`temperature` must be positive. Received: temperature=0.0"),
-        ({"token_threshold": 1.0}, "`token_threshold` must be in (0, 1). Received: token_threshold=1.0"),
+        (
+            {"first_gated_block": -1},
+            "`first_gated_block` must be a whole number from 0 to 2147483647. Received: first_gated_block=-1",
+        ),
+        ({"temperature": 0.0}, "`temperature` must be a positive number from 1e-15 to 1e15. Received: temperature=0.0"),
+        ({"token_threshold": 1.0}, "`token_threshold` must be a number in (0, 1). Received: token_threshold=1.0"),
     ],
 )
 def test_impossible_gates_are_refused(change, message):

@@ -119,12 +119,21 @@ def test_round_trip_with_a_schedule():
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"token_target": 0}, "`token_target` must be in (0, 1]. Received: token_target=0"),
-        ({"head_target": 1.2}, "`head_target` must be in (0, 1]. Received: head_target=1.2"),
-        ({"block_target": -0.5}, "`block_target` must be in (0, 1]. Received: block_target=-0.5"),
+        (
+            {"token_target": 0},
+            "`token_target` must be a number in (0, 1], a schedule or None. Received: token_target=0",
+        ),
+        (
+            {"head_target": 1.2},
+            "`head_target` must be a number in (0, 1], a schedule or None. Received: head_target=1.2",
+        ),
+        (
+            {"block_target": -0.5},
+            "`block_target` must be a number in (0, 1], a schedule or None. Received: block_target=-0.5",
+        ),
         ({"macs_target": 0}, "`macs_target` must be in (0, 1]"),
-        ({"head_weight": -1}, "`head_weight` must not be negative. Received: head_weight=-1"),
-        ({"token_minimum": 1.5, "token_minimum_weight": 1}, "`token_minimum` must be in [0, 1]"),
+        ({"head_weight": -1}, "`head_weight` must be 0 or a positive number up to 1e15. Received: head_weight=-1"),
+        ({"token_minimum": 1.5, "token_minimum_weight": 1}, "`token_minimum` must be a number in [0, 1]"),
         ({"block_minimum": 0.5}, "`block_minimum` and `block_minimum_weight` must be given together"),
     ],
 )
