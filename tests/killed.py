@@ -1,6 +1,6 @@
 """Starts runs again and again, and kills them at random moments and during saves; in a process of its own.
 
-    python tests/killed.py train FOLDER KILLS SEED [the arguments of train.py, without --output]
+    python tests/killed.py train FOLDER KILLS SEED [the arguments of `keras-adavit train`, without --output]
     python tests/killed.py save FOLDER KILLS SEED
 
 The first kills trainings; the second a loop of the callbacks that save, which makes many more saves in the same time.
@@ -126,10 +126,10 @@ def save_only(arguments):
 
 
 def main(what, folder, kills, seed, *arguments):
-    import train
-    from keras_adavit.training import run  # noqa: F401  so that no child imports it
+    from keras_adavit.commands import main as commands
+    from keras_adavit.commands import train  # noqa: F401  so that no child imports it
 
-    command = train.main if what == "train" else save_only
+    command = (lambda given: commands.main(["train", *given])) if what == "train" else save_only
     rng = random.Random(int(seed))
     for number in range(int(kills)):
         kill_one(command, arguments, Path(folder) / f"run-{number}", number % 2 == 1, rng)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import tyro
 
+from keras_adavit.commands.arguments import parse
 from keras_adavit.errors import InputError
 from keras_adavit.files import check_writable, write_whole
 from keras_adavit.gating.config import GateConfig
@@ -40,7 +41,7 @@ class Arguments:
 
 def main(arguments):
     """Runs the command; raises `InputError`."""
-    given = tyro.cli(Arguments, prog="keras-adavit convert", args=arguments)
+    given = parse(Arguments, prog="keras-adavit convert", args=arguments)
     if given.output.suffix != ".keras" or given.output.exists() or not given.output.parent.is_dir():
         raise InputError(f"The output must be a new .keras file in an existing folder. Received: {given.output}")
     check_writable(given.output)

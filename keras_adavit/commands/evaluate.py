@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
+from keras_adavit.commands.arguments import parse
 from keras_adavit.data.image_folder import name_bad_images
 from keras_adavit.data.sources import ImageFolder
 from keras_adavit.errors import InputError
@@ -81,7 +82,7 @@ class Arguments:
 
 def main(arguments):
     """Runs the command; raises `InputError`."""
-    arguments = tyro.cli(Arguments, prog="keras-adavit evaluate", args=arguments)
+    arguments = parse(Arguments, prog="keras-adavit evaluate", args=arguments)
     check_outputs(arguments)
     model = load_model(arguments.model)
     model.execution = arguments.execution

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from keras_adavit.commands.arguments import parse
 from keras_adavit.export.write import check_target, export
 from keras_adavit.models.saved import load_model
 from keras_adavit.settings import settings
@@ -28,7 +29,7 @@ class Arguments:
 
 def main(arguments):
     """Runs the command; raises `InputError`."""
-    given = tyro.cli(Arguments, prog="keras-adavit export", args=arguments)
+    given = parse(Arguments, prog="keras-adavit export", args=arguments)
     options = given.format, given.execution, given.overwrite
     check_target(given.out, *options)
     export(load_model(given.model), given.out, *options)

@@ -12,6 +12,7 @@ RECIPE is a Python file, or the name of a recipe that comes with this package:""
 import tyro
 from rich.console import Console
 
+from keras_adavit.commands.arguments import parse
 from keras_adavit.experiments.recipe import Recipe, find_recipe, load_recipe, recipe_names
 from keras_adavit.experiments.run import run
 
@@ -21,7 +22,7 @@ def main(arguments):
     if not arguments or arguments[0].startswith("-"):
         print(__doc__ + ", ".join(recipe_names()))
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
-    recipe = tyro.cli(
+    recipe = parse(
         Recipe,
         default=load_recipe(find_recipe(arguments[0])),
         args=arguments[1:],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import train
+from keras_adavit.commands.main import main
 from keras_adavit.errors import InputError
 from keras_adavit.experiments.recipe import Digits, Recipe, load_recipe
 from keras_adavit.experiments.run import new_folder
@@ -83,7 +83,7 @@ def test_places_for_no_results_are_told_before_any_training(arguments, message, 
         (tmp_path / "runs").write_text("mine too")
     before = sorted(tmp_path.rglob("*"))
     tiny = ["--model.width", "12", "--model.depth", "1", "--model.num-heads", "3", "--data.repeats", "1"]
-    code = train.main([str(request.config.rootpath / "recipes" / "digits.py"), *tiny, *arguments])
+    code = main(["train", str(request.config.rootpath / "recipes" / "digits.py"), *tiny, *arguments])
     out, err = capsys.readouterr()
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
