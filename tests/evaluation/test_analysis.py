@@ -122,13 +122,13 @@ def test_evaluate_with_open_gates(folder, capsys):
         (["--policy", "random"], "`--policy random` needs one of `--token-usage`"),
         (
             ["--policy", "random", "--head-usage", "1.5"],
-            "`head_usage` must be a number in [0, 1] or None. Received: head_usage=1.5",
+            "`head_usage` must be a number in [0, 1] or None",
         ),
         (["--token-usage", "0.5"], "`--token-usage` needs `--policy random`. Received: --policy learned"),
         (["--policy", "open", "--seed", "1"], "`--seed` needs `--policy random`. Received: --policy open"),
         (
             ["--policy", "random", "--token-usage", "0.5", "--seed", "-1"],
-            "`seed` must be a whole number from 0 to 2147483647",
+            "`seed` must be a whole number",
         ),
         (["--analyze", "out.txt"], "`--analyze` must be an .npz file. Received: out.txt"),
         (["--analyze", f"{'x' * 300}.npz"], "x.npz cannot be written. Received: File name too long"),
