@@ -200,7 +200,7 @@ def test_check_can_be_switched_off(folder):
 
 
 def test_option_errors():
-    with raises("`on_bad_image` must be 'error' or 'skip'. Received: on_bad_image='ignore'"):
+    with raises("`on_bad_image` must be one of 'error', 'skip'. Received: on_bad_image='ignore'"):
         ImageFolder(on_bad_image="ignore")
     with raises("`on_bad_image='skip'` needs `check_images=True`. Received: check_images=False"):
         ImageFolder(on_bad_image="skip", check_images=False)

@@ -110,9 +110,9 @@ def test_performer_macs():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"stem": "conv"}, "`stem` must be one of 'patch', 't2t_performer', 't2t_transformer'. Received: stem='conv'"),
+        ({"stem": "conv"}, "`stem` must be 'patch', 't2t_performer' or 't2t_transformer'. Received: stem='conv'"),
         ({"patch_size": 8}, "`patch_size` must be 16 with a tokens-to-token stem. Received: patch_size=8"),
-        ({"token_width": 0}, "`token_width` must be positive. Received: token_width=0"),
+        ({"token_width": 0}, "`token_width` must be 1 or more, a whole number. Received: token_width=0"),
     ],
 )
 def test_impossible_stems_are_refused(change, message):
