@@ -8,11 +8,11 @@ from keras_adavit import macs
 from keras_adavit.convert import load_torch_checkpoint
 from keras_adavit.convert.download import download
 from keras_adavit.errors import InputError
-from keras_adavit.inference.execution import can_pack, check_execution
+from keras_adavit.inference.execution import EXECUTIONS, can_pack
 from keras_adavit.models.backbone import AdaViTBackbone
-from keras_adavit.models.input_data import check_images, check_label_form, checked, is_dataset, is_empty
+from keras_adavit.models.input_data import check_call, check_images, check_label_form, checked, is_dataset, is_empty
 from keras_adavit.models.presets import GATES, PRESETS, check_weights, find_preset
-from keras_adavit.models.validation import MAX_WEIGHTS, check_integer, check_positive, refuse
+from keras_adavit.models.validation import MAX_WEIGHTS, check_choice, check_integer, check_positive, refuse
 from keras_adavit.policy import LOGIT_KEYS, detail_keys
 from keras_adavit.training import schedules
 from keras_adavit.training.budget import BudgetLoss
@@ -104,7 +104,7 @@ class AdaViTClassifier(keras.Model):
 
     def __call__(self, images=None, *args, **kwargs):
         """As of Keras, which converts what it is given: what cannot be converted is refused before."""
-        check_images("images", images, self.backbone.image_shape)
+        check_call(self.backbone, images, **kwargs)
         return super().__call__(images, *args, **kwargs)
 
     def call(self, images, training=False, details=None, policy=None):
@@ -167,7 +167,7 @@ class AdaViTClassifier(keras.Model):
 
     @execution.setter
     def execution(self, execution):
-        check_execution(execution)
+        check_choice("execution", execution, EXECUTIONS)
         self._execution = execution
         self.test_function = self.predict_function = None  # were traced for the other one
 
