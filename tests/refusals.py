@@ -27,7 +27,7 @@ def assert_refuses(call, *arguments):
     with pytest.raises(ka.InputError) as error:
         call()
     message = str(error.value)
-    assert re.search("`(" + ("|".join(map(re.escape, arguments)) or r"\w+") + ")`", message), message
+    assert re.search("`(" + ("|".join(map(re.escape, arguments)) or r"[\w\[\]]+") + ")`", message), message
     assert "Received: " in message
     assert "\n" not in message
     assert len(message) < 600

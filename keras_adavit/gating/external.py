@@ -69,27 +69,21 @@ class OpenPolicy:
         return {key: ops.ones(shapes[key], dtype="float32") for key in POLICY_KEYS}
 
 
-def given_policy(policy, shapes, gates):
+def given_policy(policy, shapes):
     """Turns what a user gave into tensors.
 
     Args:
-        policy: A `RandomPolicy`, an `OpenPolicy`, or a dict of some of `token_keep`, `head_keep` and `block_keep`,
-            1 use and 0 skip.
-        shapes: Dict of their expected shapes.
-        gates: The model's `GateConfig`, or `None`.
+        policy: What `check_policy` lets pass.
+        shapes: Dict of the expected shapes.
 
     Returns:
         A dict of float32 tensors.
 
     Raises:
-        InputError: If the policy is something else, has another shape, a value that is known and neither 0 nor 1, or
-            the model has no gates.
+        InputError: If a tensor has another shape.
     """
-    check_policy(policy, gates)
     if isinstance(policy, (RandomPolicy, OpenPolicy)):
         return policy(shapes)
-    for key, keep in policy.items():
-        check_keeps(key, keep)
     keeps = {key: ops.cast(ops.convert_to_tensor(keep), "float32") for key, keep in policy.items()}
     for key, keep in keeps.items():
         expected = tuple(size if isinstance(size, int) else None for size in shapes[key])  # None: known at run time
@@ -102,7 +96,13 @@ def given_policy(policy, shapes, gates):
 
 
 def check_policy(policy, gates):
-    """Raises `InputError` for what is no policy, or skips what a model with these `gates` cannot skip."""
+    """Raises `InputError` for what is no policy, or skips what a model cannot skip.
+
+    Args:
+        policy: A `RandomPolicy`, an `OpenPolicy`, or a dict of some of `token_keep`, `head_keep` and `block_keep`,
+            1 use and 0 skip.
+        gates: The model's `GateConfig`, or `None`.
+    """
     if gates is None:
         raise InputError("`policy` needs a model with gates, a dense one uses everything. Received: gates=None")
     if isinstance(policy, RandomPolicy):
@@ -116,6 +116,9 @@ def check_policy(policy, gates):
             f"`policy` must be a `RandomPolicy`, an `OpenPolicy` or a dict of keys among {POLICY_KEYS}. "
             f"Received: {received}"
         )
+    if isinstance(policy, dict):
+        for key, keep in policy.items():
+            check_keeps(key, keep)
 
 
 def check_keeps(key, keep):

@@ -13,7 +13,7 @@ from keras_adavit.layers.common import LayerNormalization
 from keras_adavit.layers.patch_dropout import PatchDropout
 from keras_adavit.layers.patch_embedding import PatchEmbedding
 from keras_adavit.layers.tokens_to_token import TokensToToken
-from keras_adavit.models.input_data import check_images
+from keras_adavit.models.input_data import check_call
 from keras_adavit.models.validation import (
     check_bool,
     check_choice,
@@ -159,7 +159,7 @@ class AdaViTBackbone(keras.Model):
 
     def __call__(self, images=None, *args, **kwargs):
         """As of Keras, which converts what it is given: what cannot be converted is refused before."""
-        check_images("images", images, self.image_shape)
+        check_call(self, images, **kwargs)
         return super().__call__(images, *args, **kwargs)
 
     def call(self, images, training=False, temperature=None, details=False, policy=None, packed=False, unroll=False):
@@ -191,7 +191,7 @@ class AdaViTBackbone(keras.Model):
         details = detail_keys(details)
         given = {}
         if policy is not None:
-            given = given_policy(policy, self.policy_shapes(ops.shape(images)[0]), self.gates)
+            given = given_policy(policy, self.policy_shapes(ops.shape(images)[0]))
         tokens = self.stem(images, training=training)  # (B, T-1, D)
         tokens = ops.cast(tokens, self.variable_dtype)
         class_token = ops.broadcast_to(self.class_token, (ops.shape(tokens)[0], 1, self.width))

@@ -8,7 +8,7 @@ from keras_adavit import macs
 from keras_adavit.errors import InputError
 from keras_adavit.gating.policy import LOGIT_KEYS, detail_keys
 from keras_adavit.models.backbone import AdaViTBackbone
-from keras_adavit.models.input_data import check_images, check_label_form, checked, is_dataset, is_empty
+from keras_adavit.models.input_data import check_call, check_images, check_label_form, checked, is_dataset, is_empty
 from keras_adavit.models.presets import PRESETS, PUBLISHED_GATES, check_weights, find_preset
 from keras_adavit.models.validation import MAX_WEIGHTS, check_execution, check_integer, check_positive, refuse
 from keras_adavit.packed.dispatch import packed as packed_backend
@@ -109,7 +109,7 @@ class AdaViTClassifier(keras.Model):
 
     def __call__(self, images=None, *args, **kwargs):
         """As of Keras, which converts what it is given: what cannot be converted is refused before."""
-        check_images("images", images, self.backbone.image_shape)
+        check_call(self.backbone, images, **kwargs)
         return super().__call__(images, *args, **kwargs)
 
     def call(self, images, training=False, details=None, policy=None, execution=None, unroll=False):

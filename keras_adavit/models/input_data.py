@@ -12,6 +12,8 @@ import keras
 from keras import ops
 
 from keras_adavit.errors import InputError
+from keras_adavit.gating.external import check_policy
+from keras_adavit.gating.policy import detail_keys
 from keras_adavit.models.restore import restored_on_error
 from keras_adavit.models.validation import check_integer, check_share, describe
 
@@ -19,9 +21,9 @@ FLOATS = ("float16", "bfloat16", "float32", "float64")
 # Of the classes that Keras takes data sets of: tf.data, PyDataset, torch, grain, and its own adapters.
 DATASETS = {"DatasetV2", "DistributedDataset", "DistributedDatasetsFromFunction", "PyDataset", "DataLoader"}
 DATASETS |= {"MapDataset", "IterDataset", "DataAdapter"}
-# Whole numbers among the arguments of `fit`, `evaluate` and `predict`, with the least of each.
-INTEGERS = {"batch_size": 1, "epochs": 0, "initial_epoch": 0, "steps_per_epoch": 1, "validation_steps": 1}
-INTEGERS |= {"validation_batch_size": 1, "steps": 1}
+# Among the arguments of `fit`, `evaluate` and `predict`: what counts from 1, if it is given, and what counts from 0.
+COUNTS = ("batch_size", "steps", "steps_per_epoch", "validation_steps", "validation_batch_size")
+EPOCHS = ("epochs", "initial_epoch")
 
 
 def check_images(name, images, image_shape, partial=False):
@@ -41,6 +43,15 @@ def check_images(name, images, image_shape, partial=False):
         f"`{name}` must be float images (B, {expected}), channels last, already normalised. "
         f"Received: {describe(images)}"
     )
+
+
+def check_call(backbone, images, details=None, policy=None, **_):
+    """Checks what an `AdaViTBackbone`, or its classifier, is called with."""
+    check_images("images", images, backbone.image_shape)
+    if details is not None:
+        detail_keys(details)
+    if policy is not None:
+        check_policy(policy, backbone.gates)
 
 
 def check_label_form(name, labels, num_classes, partial=False):
@@ -113,9 +124,12 @@ def check_arguments(model, method, x=None, y=None, sample_weight=None, validatio
         check_data(model, names, data, train)
     elif validation_data is not None:
         check_data(model, ("validation_data", "", ""), (validation_data, None, None), train)
-    for name, least in INTEGERS.items():
+    for name in COUNTS:
         if settings.get(name) is not None:
-            check_integer(name, settings[name], least)
+            check_integer(name, settings[name])
+    for name in EPOCHS:
+        if name in settings:
+            check_integer(name, settings[name], minimum=0)
     if settings.get("validation_split") is not None:
         check_share("validation_split", settings["validation_split"])
 

@@ -11,6 +11,7 @@ from keras_adavit.gating.config import GateConfig
 from keras_adavit.layers.tokens_to_token import TOKEN_LAYERS, TOTAL_STRIDE
 
 EXECUTIONS = ("masked", "packed")
+MAX_INTEGER = 2**31 - 1
 MAX_WEIGHTS = 10**11  # a size with a typing error ends here, not when the memory does
 
 
@@ -29,13 +30,15 @@ def refuse(name, expected, value):
 
 
 def check_integer(name, value, minimum=1):
-    """The value as an `int`; raises `InputError` unless it is a whole number of at least `minimum`."""
+    """The value as an `int`; raises `InputError` unless it is a whole number from `minimum` to 2³¹ − 1."""
     try:
         number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         number = None
     if number is None or number < minimum:
         refuse(name, f"{minimum} or more, a whole number", value)
+    if number > MAX_INTEGER:
+        refuse(name, f"at most {MAX_INTEGER}", value)
     return number
 
 
@@ -111,7 +114,7 @@ def check_sizes(sizes, mlp_ratio, gates, stem):
             f"`patch_size` must be {TOTAL_STRIDE} with a tokens-to-token stem. "
             f"Received: patch_size={sizes['patch_size']}"
         )
-    if int(min(sizes["width"], MAX_WEIGHTS) * min(mlp_ratio, MAX_WEIGHTS)) < 1:
+    if sizes["width"] * mlp_ratio < 1:
         refuse("mlp_ratio", "so large that the MLPs have a hidden width of 1 or more", mlp_ratio)
     weights = count_weights(sizes, mlp_ratio)
     if weights > MAX_WEIGHTS:
@@ -134,8 +137,7 @@ def check_sizes(sizes, mlp_ratio, gates, stem):
 
 def count_weights(sizes, mlp_ratio):
     """The weights of a backbone, roughly: a float."""
-    size = {name: float(min(value, MAX_WEIGHTS)) for name, value in sizes.items()}  # the product has to be finite
-    positions = (size["image_size"] / size["patch_size"]) ** 2 * size["width"]
-    patches = size["patch_size"] ** 2 * size["channels"] * max(size["width"], size["token_width"])
-    block = size["width"] ** 2 * (4 + 2 * min(mlp_ratio, MAX_WEIGHTS))
-    return positions + patches + size["depth"] * block
+    width = float(sizes["width"])
+    positions = (sizes["image_size"] / sizes["patch_size"]) ** 2 * width
+    stem = sizes["patch_size"] ** 2 * sizes["channels"] * max(width, sizes["token_width"])
+    return positions + stem + sizes["depth"] * width * width * (4 + 2 * mlp_ratio)
