@@ -269,7 +269,8 @@ class AdaViTClassifier(keras.Model):
         total = task = super().compute_loss(x, y, y_pred["logits"], sample_weight, training)
         budget_terms, distillation_terms = {}, {}
         if self.budget is not None:
-            budget_terms = self.budget(y_pred, self.backbone.gates, float(self.dense_macs), self.step)
+            # Schedules of the budget count this step, that of the temperature those before it.
+            budget_terms = self.budget(y_pred, self.backbone.gates, float(self.dense_macs), self.step + 1)
             total = total + self.budget.total(budget_terms)
         if self.teacher is not None and training:
             distillation_terms = self.distillation(y_pred, self.teacher(x, self.distillation.details))
