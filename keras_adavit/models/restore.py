@@ -7,24 +7,26 @@ import keras
 
 @contextlib.contextmanager
 def restored_on_error(model):
-    """Gives a model its variables back when what is done inside ends in an error.
+    """Gives a model its variables back, and functions to be traced anew, when what is done inside ends in an error.
 
-    Keras on JAX takes them from the model while it computes. It puts back what a batch returned: an error in the first
-    one would leave the model without weights.
+    Keras on JAX takes the variables from the model while it computes. It puts back what a batch returned: an error in
+    the first one would leave the model without weights. On TensorFlow a function whose first trace ended in an error
+    cannot create the variables of the optimizer any more.
     """
-    if keras.backend.backend() != "jax":
-        yield
-        return
-    optimizer = getattr(model, "optimizer", None)
-    if optimizer is not None and not optimizer.built:
-        optimizer.build(model.trainable_variables)
-    values = [(each, each.value) for each in (*model.variables, *(optimizer.variables if optimizer else ()))]
+    values = []
+    if keras.backend.backend() == "jax":
+        optimizer = getattr(model, "optimizer", None)
+        if optimizer is not None and not optimizer.built:
+            optimizer.build(model.trainable_variables)
+        values = [(each, each.value) for each in (*model.variables, *(optimizer.variables if optimizer else ()))]
     try:
         yield
     except BaseException:
-        model.jax_state_sync()
-        for variable, value in values:
-            if variable._value is None:
-                variable.assign(value)
-        model.reset_metrics()  # those that are newer than `values`
+        model.train_function = model.test_function = model.predict_function = None
+        if keras.backend.backend() == "jax":
+            model.jax_state_sync()
+            for variable, value in values:
+                if variable._value is None:
+                    variable.assign(value)
+            model.reset_metrics()  # those that are newer than `values`
         raise
