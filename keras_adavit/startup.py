@@ -14,20 +14,30 @@ REMARK = re.compile(rb"WARNING: All log messages before absl|To enable the follo
 def without_remarks():
     """In here what libraries write to standard error waits, and in the end all of it is written but the remarks."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as waiting:
+    try:
         terminal = os.dup(2)
+    except OSError:  # a process without standard error has nothing to keep quiet
+        yield
+        return
+    flush()
+    with tempfile.TemporaryFile() as waiting:
         os.dup2(waiting.fileno(), 2)
         try:
             yield
         finally:
-            sys.stderr.flush()
+            flush()
             os.dup2(terminal, 2)
             os.close(terminal)
             waiting.seek(0)
             for line in waiting:
                 if not REMARK.match(line):
                     os.write(2, line)
+
+
+def flush():
+    """Writes out what Python holds back for standard error, which may be missing."""
+    if sys.stderr is not None:
+        sys.stderr.flush()
 
 
 def interrupt_in_one_line():

@@ -18,7 +18,8 @@ def handle(command):
     read or written. 130: it was interrupted. 141: whoever read the output has gone, as in `… | head`.
     """
     try:
-        start_tensorflow()
+        if "tensorflow" in sys.modules:  # where it is the backend; else a source starts it, if one is needed
+            start_tensorflow()
         code = command() or 0
         sys.stdout.flush()
         return code

@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 
-from keras_adavit.data.pipeline import Splits, keep_off_accelerators, with_seeds
+from keras_adavit.data.pipeline import Splits, start_tensorflow, with_seeds
 from keras_adavit.errors import InputError
 from keras_adavit.memory import check_memory
 from keras_adavit.settings import settings, whole
@@ -67,7 +67,7 @@ class Digits:
         """
         import tensorflow as tf
 
-        keep_off_accelerators()
+        start_tensorflow()
         digits, labels, held_out, held_out_labels = digit_arrays()
         epoch = len(digits) * self.repeats
         self.check_memory(len(held_out) * self.validation_draws + min(batch_size, epoch))

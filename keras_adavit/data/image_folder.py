@@ -10,7 +10,7 @@ from typing import Literal
 
 from keras_adavit.data.decode import decode
 from keras_adavit.data.photos import Photos
-from keras_adavit.data.pipeline import Splits, keep_off_accelerators
+from keras_adavit.data.pipeline import Splits, start_tensorflow
 from keras_adavit.errors import InputError, printable
 from keras_adavit.settings import FileName, settings
 
@@ -54,7 +54,7 @@ class ImageFolder(Photos):
         """
         import tensorflow as tf
 
-        keep_off_accelerators()
+        start_tensorflow()
         splits = find_splits(self.path)
         train, validation = (list_images(split) for split in splits)
         _check_same_classes(train, validation, splits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -83,20 +84,15 @@ def check_batch_size(splits: Splits, batch_size: int) -> None:
 
 
 def start_tensorflow() -> None:
-    """Starts TensorFlow, which every source reads with, without its remarks."""
+    """Starts TensorFlow, which every source reads with, without its remarks.
+
+    When another backend computes, TensorFlow is kept from taking the accelerator's memory.
+    """
     with without_remarks():
         import tensorflow as tf
 
-        keep_off_accelerators()
+        if keras.backend.backend() != "tensorflow":
+            # A `RuntimeError` says that TensorFlow runs already: whoever started it has decided.
+            with contextlib.suppress(RuntimeError):
+                tf.config.set_visible_devices([], "GPU")
         tf.config.list_physical_devices()
-
-
-def keep_off_accelerators() -> None:
-    """Keeps TensorFlow from taking the accelerator's memory when another backend computes there."""
-    import tensorflow as tf
-
-    if keras.backend.backend() != "tensorflow":
-        try:
-            tf.config.set_visible_devices([], "GPU")
-        except RuntimeError:  # TensorFlow runs already: whoever started it has decided
-            return

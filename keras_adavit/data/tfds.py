@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from keras_adavit.data.photos import Photos
-from keras_adavit.data.pipeline import Splits, keep_off_accelerators
+from keras_adavit.data.pipeline import Splits, start_tensorflow
 from keras_adavit.errors import InputError
 from keras_adavit.settings import FileName, settings
 
@@ -39,7 +39,7 @@ class Tfds(Photos):
             InputError: If the data set or a split is unknown, has no image and label, or cannot be
                 prepared.
         """
-        keep_off_accelerators()
+        start_tensorflow()
         builder = find_builder(self.name, self.data_dir)
         prepare(builder)
         label = _label_feature(builder)

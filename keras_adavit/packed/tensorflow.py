@@ -6,6 +6,13 @@ import tensorflow as tf
 from keras import ops
 
 from keras_adavit.packed.blocks import open_ungated, step_with, unroll_blocks, weights_like
+from keras_adavit.packed.dynamic import (  # noqa: F401  part of the interface
+    defer_norm,
+    map_rows,
+    packs_single,
+    slice_chunk,
+    update_rows,
+)
 from keras_adavit.packed.heads import used_heads_mask
 from keras_adavit.packed.rows import Rows, add_to_all, nan_where
 from keras_adavit.packed.slots import apply_head_keep, attend_equal_length, attend_grouped
@@ -22,10 +29,6 @@ def can_pack(images, xla):
         )
         return False
     return True
-
-
-def packs_single(inputs):
-    return inputs.shape[0] == 1
 
 
 def run_blocks(blocks, step, tokens, given):
@@ -59,22 +62,6 @@ def select_rows(keep, broken):
 def true_indices(mask):
     """Indices of the true elements of a vector, ascending: int32 (N,)."""
     return tf.reshape(tf.cast(tf.where(mask), tf.int32), (-1,))
-
-
-def update_rows(update, table, rows):
-    return update(table, rows)
-
-
-def map_rows(function, rows, table=None):
-    return function(rows, table)
-
-
-def slice_chunk(values, rows):
-    return values
-
-
-def defer_norm(norm, table, normed=None):
-    return (table, norm) if normed is None else (normed, lambda rows: rows)
 
 
 def add_rows(table, rows, values):

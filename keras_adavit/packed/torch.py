@@ -3,6 +3,13 @@
 import torch
 
 from keras_adavit.packed.blocks import unroll_blocks
+from keras_adavit.packed.dynamic import (  # noqa: F401  part of the interface
+    defer_norm,
+    map_rows,
+    packs_single,
+    slice_chunk,
+    update_rows,
+)
 from keras_adavit.packed.heads import used_heads_mask
 from keras_adavit.packed.rows import Rows
 from keras_adavit.packed.slots import apply_head_keep, attend_equal_length, attend_grouped
@@ -14,30 +21,10 @@ def can_pack(images, xla):
     return images.device.type != "meta" and len(images) > 0  # Keras asks for shapes alone
 
 
-def packs_single(inputs):
-    return inputs.shape[0] == 1
-
-
 def select_rows(keep, broken):
     keep = torch.where(broken[:, None], 0.0, keep)
     indices = (keep.reshape(-1) > 0.5).nonzero()[:, 0]
     return Rows(keep, broken, indices, is_full=len(indices) == keep.numel())
-
-
-def update_rows(update, table, rows):
-    return update(table, rows)
-
-
-def map_rows(function, rows, table=None):
-    return function(rows, table)
-
-
-def slice_chunk(values, rows):
-    return values
-
-
-def defer_norm(norm, table, normed=None):
-    return (table, norm) if normed is None else (normed, lambda rows: rows)
 
 
 def add_rows(table, rows, values):
