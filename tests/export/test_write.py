@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import keras_adavit as ka
-from keras_adavit.commands.export import main
+from keras_adavit.commands.main import main
 from keras_adavit.export.write import check_target
 
 READER = """
@@ -133,16 +133,16 @@ def test_onnx_is_float32():
 def test_command(tmp_path, capsys):
     model_path = tmp_path / "model.keras"
     make_model().save(model_path)
-    assert main([str(tmp_path / "none.keras"), str(tmp_path / "out")]) == 2
-    assert "The model must be a .keras file" in capsys.readouterr().err
-    assert main([str(model_path), str(model_path)]) == 2
+    assert main(["export", str(tmp_path / "none.keras"), str(tmp_path / "out")]) == 2
+    assert "The model must be an existing file. Received: " in capsys.readouterr().err
+    assert main(["export", str(model_path), str(model_path)]) == 2
     assert "`path` must be new" in capsys.readouterr().err
     if keras.backend.backend() == "tensorflow":
-        assert main([str(model_path), str(tmp_path / "out"), "--execution", "masked"]) == 0
+        assert main(["export", str(model_path), str(tmp_path / "out"), "--execution", "masked"]) == 0
         assert (tmp_path / "out" / "saved_model.pb").is_file()
-        assert main([str(model_path), str(tmp_path / "out"), "--execution", "masked"]) == 2
+        assert main(["export", str(model_path), str(tmp_path / "out"), "--execution", "masked"]) == 2
         assert "`overwrite=True` replaces it" in capsys.readouterr().err
-        assert main([str(model_path), str(tmp_path / "out"), "--execution", "masked", "--overwrite"]) == 0
+        assert main(["export", str(model_path), str(tmp_path / "out"), "--execution", "masked", "--overwrite"]) == 0
 
 
 def read_variables(path):
