@@ -1,5 +1,6 @@
 """Files are written whole, or what was there stays."""
 
+import contextlib
 import errno
 import json
 import os
@@ -13,13 +14,18 @@ from keras_adavit import files
 from keras_adavit.errors import InputError
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_files():
-    """Lets no file grow beyond 1000 bytes: the error of a full disk, as a library meets it."""
+    """Lets no file grow beyond 1000 bytes: the error of a full disk, as a library meets it.
+
+    No fixture, under which the file that pytest prints to could not grow either.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def names(folder):
@@ -81,14 +87,15 @@ def test_a_flush_or_rename_that_fails(call, tmp_path, monkeypatch):
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_a_full_disk_behind_another_error_is_told_too(tmp_path, small_files):
+def test_a_full_disk_behind_another_error_is_told_too(tmp_path):
     def write(path):
         try:
             path.write_bytes(b"x" * 2000)
         finally:
             raise ValueError("cannot close")
 
-    with pytest.raises(InputError, match="File too large"), files.write_whole(tmp_path / "a.bin") as unfinished:
+    told = pytest.raises(InputError, match="File too large")
+    with small_files(), told, files.write_whole(tmp_path / "a.bin") as unfinished:
         write(unfinished)
     assert names(tmp_path) == []
 
