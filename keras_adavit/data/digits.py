@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 
-from keras_adavit.data.pipeline import Splits, start_tensorflow, with_seeds
+from keras_adavit.data.pipeline import Splits, drawn_anew, epoch_seed, shuffled_indices, start_tensorflow, with_seeds
 from keras_adavit.errors import InputError
 from keras_adavit.memory import check_memory
 from keras_adavit.settings import settings, whole
@@ -77,8 +77,12 @@ class Digits:
             images = draw_digits(digits, index, seed, self.image_size, self.min_digit, self.max_digit, self.clutter)
             return _normalize(images), tf.gather(labels, index)
 
-        order = tf.data.Dataset.range(epoch).shuffle(epoch, seed=seed).batch(batch_size, drop_remainder=True)
-        train = with_seeds(order, seed).map(draw, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+        def train_epoch(number):
+            order_seed, batch_seed = tf.unstack(tf.random.split(epoch_seed(seed, number)))
+            order = shuffled_indices(epoch, order_seed).batch(batch_size, drop_remainder=True)
+            return (
+                with_seeds(order, batch_seed).map(draw, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+            )
 
         index = np.tile(np.arange(len(held_out)), self.validation_draws)
         with tf.device("CPU"):
@@ -89,7 +93,8 @@ class Digits:
             )
             validation = tf.data.Dataset.from_tensor_slices((images.numpy(), held_out_labels[index]))
         return Splits(
-            train=train,
+            train=drawn_anew(train_epoch, epoch // batch_size, seed),
+            train_epoch=train_epoch,
             validation=validation.batch(batch_size).prefetch(tf.data.AUTOTUNE),
             class_names=tuple("0123456789"),
             train_examples=len(digits),

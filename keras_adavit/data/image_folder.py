@@ -10,7 +10,7 @@ from typing import Literal
 
 from keras_adavit.data.decode import decode
 from keras_adavit.data.photos import Photos
-from keras_adavit.data.pipeline import Splits, start_tensorflow
+from keras_adavit.data.pipeline import Splits, drawn_anew, shuffled_indices, start_tensorflow
 from keras_adavit.errors import InputError, printable
 from keras_adavit.settings import FileName, settings
 
@@ -67,12 +67,18 @@ class ImageFolder(Photos):
         )
 
         train_files, train_labels = _flat(train)
-        files, labels = _flat(validation)
-        names = _dataset(train_files, train_labels)
-        encoded = names.shuffle(len(train_files), seed=seed).map(_read, tf.data.AUTOTUNE)
-        held_out = _dataset(files, labels).map(_read, tf.data.AUTOTUNE)
+        files, held_out_labels = _flat(validation)
+        names, labels = list(map(os.fsencode, train_files)), tf.constant(train_labels)
+
+        def shuffled(seed):
+            order = shuffled_indices(len(train_files), seed)
+            return order.map(lambda index: _read(tf.gather(names, index), labels[index]), tf.data.AUTOTUNE)
+
+        train_epoch = self.train_batches(shuffled, len(train), batch_size, seed)
+        held_out = _dataset(files, held_out_labels).map(_read, tf.data.AUTOTUNE)
         return Splits(
-            train=self.train_batches(encoded, len(train), batch_size, seed),
+            train=drawn_anew(train_epoch, len(train_files) // batch_size, seed),
+            train_epoch=train_epoch,
             validation=self.validation_batches(held_out, batch_size),
             class_names=tuple(map(printable, train)),
             train_examples=len(train_files),

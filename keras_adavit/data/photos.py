@@ -6,7 +6,7 @@ from dataclasses import field
 
 from keras_adavit.data.augment import Augment, erase, mix, rand_augment
 from keras_adavit.data.decode import decode_center_crop, decode_random_crop
-from keras_adavit.data.pipeline import normalize, with_seeds
+from keras_adavit.data.pipeline import epoch_seed, normalize, with_seeds
 from keras_adavit.memory import check_memory
 from keras_adavit.settings import ImageSize, PositiveFloat, PositiveShare, numbers, settings
 
@@ -34,8 +34,19 @@ class Photos:
         sizes = f"batch_size={batch_size}, image_size={self.image_size}"
         check_memory(4 * 3 * self.image_size**2 * batch_size, "A batch, of `batch_size` images,", sizes)
 
-    def train_batches(self, encoded, num_classes: int, batch_size: int, seed: int):
-        """Batches of augmented images from a shuffled dataset of (bytes of an image file, int32 label)."""
+    def train_batches(self, shuffled, num_classes: int, batch_size: int, seed: int):
+        """The training batches of any epoch.
+
+        Args:
+            shuffled: Function of a seed `(2,)` that gives a shuffled dataset of (bytes of an image
+                file, int32 label).
+            num_classes: K.
+            batch_size: Images in a batch.
+            seed: Of all epochs.
+
+        Returns:
+            Function of an epoch's number, an int64 scalar tensor, that gives its batches of augmented images.
+        """
         import tensorflow as tf
 
         self.check_memory(batch_size)
@@ -57,8 +68,13 @@ class Photos:
                 return mix(images, labels, mix_seed, augment.mixup, augment.cutmix, num_classes)
             return images, labels
 
-        batches = with_seeds(encoded, seed).map(decode, auto).batch(batch_size, drop_remainder=True)
-        return _single_threaded(with_seeds(batches, seed + 1).map(finish, auto).prefetch(auto))
+        def epoch(number):
+            order_seed, image_seed, batch_seed = tf.unstack(tf.random.split(epoch_seed(seed, number), 3))
+            images = with_seeds(shuffled(order_seed), image_seed).map(decode, auto)
+            batches = with_seeds(images.batch(batch_size, drop_remainder=True), batch_seed)
+            return single_threaded(batches.map(finish, auto).prefetch(auto))
+
+        return epoch
 
     def validation_batches(self, encoded, batch_size: int):
         """Batches of centre crops, in order, from a dataset of (bytes of an image file, int32 label)."""
@@ -72,10 +88,10 @@ class Photos:
             lambda image, label: (decode_center_crop(image, self.image_size, self.crop_fraction), label), auto
         ).batch(batch_size)
         batches = batches.map(lambda images, labels: (normalize(images, self.mean, self.std), labels), auto)
-        return _single_threaded(batches.prefetch(auto))
+        return single_threaded(batches.prefetch(auto))
 
 
-def _single_threaded(dataset):
+def single_threaded(dataset):
     """Lets each operation run on one thread: a pipeline is parallel over images, and faster so."""
     import tensorflow as tf
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ class Splits:
         train: Batches `(images, labels)`, shuffled and augmented anew at every iteration, whole batches
             only. `images`: float32 `(B, S, S, C)`, normalised; `labels`: int32 `(B,)`, or float32 `(B, K)`
             that sum to 1 where images are mixed (MixUp, CutMix).
+        train_epoch: Function of an epoch's number, an int64 scalar tensor, that gives the batches of that epoch: for one
+            number always the same ones, but for TensorFlow Datasets. See `from_epoch`.
         validation: Batches of the same form, `labels` always int32 `(B,)`: every image exactly once, in a
             fixed order, the last batch as short as it comes.
         class_names: The name of each label, K of them.
@@ -37,6 +40,7 @@ class Splits:
     """
 
     train: tf.data.Dataset
+    train_epoch: Callable[[tf.Tensor], tf.data.Dataset]
     validation: tf.data.Dataset
     class_names: tuple[str, ...]
     train_examples: int
@@ -62,21 +66,62 @@ def normalize(images, mean, std):
     return tf.cast(images, tf.float32) * scale - shift
 
 
-def with_seeds(dataset, seed: int):
+def epoch_seed(seed: int, number):
+    """The seed of one epoch, int32 `(2,)`, from the seed of the run and the epoch's number."""
+    import tensorflow as tf
+
+    return tf.random.fold_in([seed, 0], number)
+
+
+def shuffled_indices(count: int, seed):
+    """The integers from 0 to `count` - 1 in a random order that a seed `(2,)` decides, as a dataset."""
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensor_slices(tf.random.experimental.stateless_shuffle(tf.range(count), seed))
+
+
+def with_seeds(dataset, seed):
     """Pairs each element with a seed `(2,)` for the stateless random operations of a `map`.
 
-    The seeds differ from element to element and from one iteration to the next, and are the same in
-    every process that starts from `seed`, however many threads the `map` runs on.
+    The seeds differ from element to element, and are the same in every process and iteration that starts from a `seed`
+    `(2,)`, however many threads the `map` runs on.
     """
     import tensorflow as tf
 
-    seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2)
+    seeds = tf.data.Dataset.counter().map(lambda number: tf.random.fold_in(seed, number))
     return tf.data.Dataset.zip(dataset, seeds)
+
+
+def drawn_anew(train_epoch, batches: int, seed: int):
+    """A dataset of so many `batches`, each iteration of which is an epoch by a number of its own, drawn from `seed`."""
+    import tensorflow as tf
+
+    number = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
+    return number.flat_map(train_epoch).apply(tf.data.experimental.assert_cardinality(batches))
+
+
+def from_epoch(splits: Splits, epoch: int, batch: int = 0, batches: int | None = None):
+    """The training batches from a batch of an epoch on, epoch after epoch without end, for `steps_per_epoch`.
+
+    A training that starts in the middle sees what one sees there that came from the beginning.
+
+    Args:
+        splits: The `Splits`.
+        epoch: Number of the first epoch, counted from 0.
+        batch: Number of its first batch.
+        batches: Batches of each epoch; all if not given.
+    """
+    import tensorflow as tf
+
+    def one(number):
+        return splits.train_epoch(number).take(-1 if batches is None else batches)
+
+    return tf.data.Dataset.range(epoch, tf.int64.max).flat_map(one).skip(batch)
 
 
 def check_batch_size(splits: Splits, batch_size: int) -> None:
     """Refuses a batch that the training split cannot fill: an epoch would be empty."""
-    if splits.train.cardinality() == 0:
+    if len(splits.train) == 0:
         raise InputError(
             f"`batch_size` must be at most the number of training images, {splits.train_examples}. "
             f"Received: batch_size={batch_size}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from keras_adavit.data.photos import Photos
-from keras_adavit.data.pipeline import Splits, start_tensorflow
+from keras_adavit.data.pipeline import Splits, drawn_anew, start_tensorflow
 from keras_adavit.errors import InputError
 from keras_adavit.settings import FileName, settings
 
@@ -46,9 +46,12 @@ class Tfds(Photos):
         train_examples = _count(builder, self.train_split, "train_split")
         validation_examples = _count(builder, self.validation_split, "validation_split")
 
-        train = _read(builder, self.train_split, seed).shuffle(min(train_examples, SHUFFLE_BUFFER), seed=seed)
+        # Files are read in an order that TFDS draws: an epoch cannot be asked for by its number.
+        encoded = _read(builder, self.train_split, seed).shuffle(min(train_examples, SHUFFLE_BUFFER), seed=seed)
+        train_epoch = self.train_batches(lambda _: encoded, label.num_classes, batch_size, seed)
         return Splits(
-            train=self.train_batches(train, label.num_classes, batch_size, seed),
+            train=drawn_anew(train_epoch, train_examples // batch_size, seed),
+            train_epoch=train_epoch,
             validation=self.validation_batches(_read(builder, self.validation_split), batch_size),
             class_names=tuple(label.names),
             train_examples=train_examples,

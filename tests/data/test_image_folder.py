@@ -12,7 +12,7 @@ from PIL import Image
 
 from keras_adavit.data.augment import Augment
 from keras_adavit.data.image_folder import ImageFolder, name_bad_images
-from keras_adavit.data.pipeline import denormalize
+from keras_adavit.data.pipeline import denormalize, from_epoch
 from keras_adavit.errors import InputError, printable
 
 COLORS = {"cat": (200, 30, 30), "dog": (30, 200, 30), "elk": (30, 30, 200)}
@@ -83,6 +83,22 @@ def test_epochs_are_shuffled_and_the_seed_repeats_them(folder):
     assert first == orders(0)
     assert len({*first, *orders(1)}) == 4
     assert all(np.bincount(order).tolist() == [6, 6, 6] for order in first)
+
+
+def test_a_training_that_starts_in_the_middle_sees_the_same_batches(folder):
+    def batches(epoch, batch, count):
+        found = from_epoch(load(folder, augment=Augment(mixup=0.5, erasing=0.5)), epoch, batch).take(count)
+        return [(images.numpy(), labels.numpy()) for images, labels in found]
+
+    length = len(load(folder).train)
+    whole = batches(0, 0, 3 * length)
+    assert not np.array_equal(whole[0][0], whole[length][0])
+    for start in (1, length, length + 1):
+        for (images, labels), (other, others) in zip(batches(*divmod(start, length), 2), whole[start:], strict=False):
+            np.testing.assert_array_equal(images, other)
+            np.testing.assert_array_equal(labels, others)
+    short = list(from_epoch(load(folder), 0, 0, batches=1).take(2))
+    np.testing.assert_array_equal(short[1][1], list(from_epoch(load(folder), 1).take(1))[0][1])
 
 
 @pytest.mark.parametrize("name", ["validation", "test"])

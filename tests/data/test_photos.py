@@ -17,6 +17,10 @@ def encoded():
     return tf.data.Dataset.from_tensor_slices((files, np.arange(COUNT, dtype="int32")))
 
 
+def train_epoch(photos, num_classes, batch_size, seed=0, number=0):
+    return epoch(photos.train_batches(lambda _: encoded(), num_classes, batch_size, seed)(tf.constant(number, "int64")))
+
+
 def epoch(dataset):
     batches = [(images.numpy(), labels.numpy()) for images, labels in dataset]
     return np.concatenate([b[0] for b in batches]), np.concatenate([b[1] for b in batches])
@@ -24,7 +28,7 @@ def epoch(dataset):
 
 def test_without_variation_images_are_normalised_only():
     photos = Photos(image_size=SIZE, crop_fraction=1.0, augment=WHOLE)
-    images, labels = epoch(photos.train_batches(encoded(), COUNT, 4, seed=0))
+    images, labels = train_epoch(photos, COUNT, 4)
     assert (images.dtype, labels.dtype) == ("float32", "int32")
     np.testing.assert_array_equal(labels, np.arange(COUNT))
     np.testing.assert_allclose(denormalize(images, photos.mean, photos.std), PIXELS / 255, atol=1e-5)
@@ -33,7 +37,7 @@ def test_without_variation_images_are_normalised_only():
 
 def test_training_leaves_the_odd_images_out_and_validation_does_not():
     photos = Photos(image_size=SIZE)
-    assert len(epoch(photos.train_batches(encoded(), COUNT, 5, seed=0))[1]) == 10
+    assert len(train_epoch(photos, COUNT, 5)[1]) == 10
     images, labels = epoch(photos.validation_batches(encoded(), 5))
     assert (images.shape, images.dtype, labels.dtype) == ((COUNT, SIZE, SIZE, 3), "float32", "int32")
     np.testing.assert_array_equal(labels, np.arange(COUNT))
@@ -43,8 +47,8 @@ def test_training_leaves_the_odd_images_out_and_validation_does_not():
 @pytest.mark.parametrize("augment", [Augment(), Augment(mixup=0.8, cutmix=1.0, erasing=0.5)])
 def test_epochs_differ_and_the_seed_repeats_them(augment):
     def epochs(seed):
-        dataset = Photos(image_size=SIZE, augment=augment).train_batches(encoded(), COUNT, 4, seed)
-        return [epoch(dataset), epoch(dataset)]
+        photos = Photos(image_size=SIZE, augment=augment)
+        return [train_epoch(photos, COUNT, 4, seed, number) for number in range(2)]
 
     first, again = epochs(0), epochs(0)
     for one, other in zip(first, again, strict=True):
@@ -57,7 +61,7 @@ def test_epochs_differ_and_the_seed_repeats_them(augment):
 @pytest.mark.parametrize("mixing", [{"mixup": 0.8}, {"cutmix": 1.0}, {"mixup": 0.8, "cutmix": 1.0}])
 def test_mixing_gives_soft_labels(mixing):
     photos = Photos(image_size=SIZE, augment=Augment(**mixing))
-    images, labels = epoch(photos.train_batches(encoded(), 20, 4, seed=0))
+    images, labels = train_epoch(photos, 20, 4)
     assert (images.shape, images.dtype) == ((COUNT, SIZE, SIZE, 3), "float32")
     assert (labels.shape, labels.dtype) == ((COUNT, 20), "float32")
     np.testing.assert_allclose(labels.sum(1), 1, atol=1e-6)
@@ -65,7 +69,7 @@ def test_mixing_gives_soft_labels(mixing):
 
 def test_every_operation_together():
     photos = Photos(image_size=SIZE, augment=Augment(randaugment=0.4, mixup=0.8, cutmix=1.0, erasing=0.25))
-    images, labels = epoch(photos.train_batches(encoded(), COUNT, 4, seed=0))
+    images, labels = train_epoch(photos, COUNT, 4)
     assert images.shape == (COUNT, SIZE, SIZE, 3)
     assert np.isfinite(images).all()
     np.testing.assert_allclose(labels.sum(1), 1, atol=1e-6)
