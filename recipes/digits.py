@@ -8,8 +8,7 @@ digit beside it: what matters, and how much of it there is, differs from image t
 Expected, on TensorFlow: dense 96.7 %, adaptive 95.8 % at 0.44 of its MACs, in six minutes on two CPU cores.
 """
 
-from keras_adavit.experiments.recipe import AdaptiveTraining, BudgetLoss, DenseTraining, Digits, Model, Recipe
-from keras_adavit.gating.config import GateConfig
+from keras_adavit.experiments import AdaptiveTraining, BudgetLoss, DenseTraining, Digits, GateConfig, Model, Recipe
 
 recipe = Recipe(
     name="digits",

@@ -16,16 +16,16 @@ adaptive one to 40.7, 40.0 and 40.6 % at 0.63, 0.61 and 0.62 of the MACs; in the
 takes part, usage is 0.61, 0.61 and 0.62 of the tokens, aim 0.6, and 0.80 of the heads, aim 0.8, on all three.
 """
 
-from keras_adavit.experiments.recipe import (
+from keras_adavit.experiments import (
     AdaptiveTraining,
     Augment,
     BudgetLoss,
     DenseTraining,
+    GateConfig,
     ImageFolder,
     Model,
     Recipe,
 )
-from keras_adavit.gating.config import GateConfig
 
 recipe = Recipe(
     name="image_folder",

@@ -27,6 +27,8 @@ BACKEND = {
     "data/pipeline.py",
     "training/distillation.py",
     "experiments/run.py",
+    "experiments/stage.py",
+    "training/checkpoint.py",
     "export/write.py",
     "models/restore.py",
 }

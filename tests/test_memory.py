@@ -6,7 +6,7 @@ from rich.console import Console
 from keras_adavit import memory
 from keras_adavit.data import photos
 from keras_adavit.errors import InputError
-from keras_adavit.experiments.recipe import Digits, ImageFolder, Model, Recipe
+from keras_adavit.experiments import Digits, ImageFolder, Model, Recipe
 from keras_adavit.experiments.run import run
 
 

@@ -12,9 +12,9 @@ import pytest
 
 import keras_adavit as ka
 from keras_adavit.commands import convert, evaluate, export
-from keras_adavit.experiments import recipe
+from keras_adavit import experiments as recipe
 
-CLASSES = {cls.__name__: cls for cls in (*recipe.RECIPE_TYPES, ka.DistillationLoss, ka.RandomPolicy, ka.OpenPolicy)}
+CLASSES = {name: getattr(recipe, name) for name in recipe.__all__} | {"OpenPolicy": ka.OpenPolicy}
 CLASSES |= {module.__name__.rpartition(".")[2]: module.Arguments for module in (convert, evaluate, export)}
 REQUIRED = {
     "Recipe": {"name": "run", "data": recipe.Digits()},

@@ -16,7 +16,7 @@ from keras_adavit.evaluation import tables
 from keras_adavit.evaluation.analysis import Breakdown, check_path
 from keras_adavit.evaluation.calibration import calibrate
 from keras_adavit.evaluation.evaluate import check_data, evaluate
-from keras_adavit.experiments.recipe import load_recipe
+from keras_adavit.experiments.recipe_file import load_recipe
 from keras_adavit.files import check_writable, write_text
 from keras_adavit.gating.external import OpenPolicy, RandomPolicy
 from keras_adavit.models.saved import load_model

@@ -27,8 +27,8 @@ def handle(command):
         return say(f"error: {error}", 2)
     except NonFiniteLossError as error:
         return say(f"error: training stopped: {error}; the models of the epochs before it are kept", 1)
-    except KeyboardInterrupt:
-        return say("interrupted", 130)
+    except KeyboardInterrupt as stop:
+        return say(str(stop) or "interrupted", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains on its way out
         return 141

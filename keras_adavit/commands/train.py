@@ -1,34 +1,67 @@
 """Trains what a recipe says: a dense vision transformer, then an adaptive one from its weights.
 
 usage: keras-adavit train RECIPE [--FIELD VALUE ...]
+       keras-adavit train --resume FOLDER
 
   keras-adavit train digits
   keras-adavit train my_recipe.py --budget.macs-target 0.3 --adaptive.epochs 20
   keras-adavit train digits --help          lists every field of the recipe
+  keras-adavit train --resume runs/digits   goes on with a run that was stopped, from its last checkpoint
   KERAS_BACKEND=torch keras-adavit train digits
 
 RECIPE is a Python file, or the name of a recipe that comes with this package:"""
+
+from pathlib import Path
 
 import tyro
 from rich.console import Console
 
 from keras_adavit.commands.arguments import parse
-from keras_adavit.experiments.recipe import Recipe, find_recipe, load_recipe, recipe_names
+from keras_adavit.errors import InputError
+from keras_adavit.experiments.folder import find_run
+from keras_adavit.experiments.recipe import Recipe
+from keras_adavit.experiments.recipe_file import find_recipe, load_recipe, recipe_names
 from keras_adavit.experiments.run import run
 
 
 def main(arguments):
     """Runs the command; raises `InputError`."""
-    if not arguments or arguments[0].startswith("-"):
+    arguments, folder = take_resume(arguments)
+    if folder is None and (not arguments or arguments[0].startswith("-")):
         print(__doc__ + ", ".join(recipe_names()))
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
-    recipe = parse(
+    recipe = parse_recipe(arguments) if arguments else None
+    if folder is not None:
+        recipe = find_run(folder, recipe)
+        if recipe is None:
+            print(f"The run in {folder} is finished")
+            return 0
+    run(recipe, Console(), folder)
+    return 0
+
+
+def take_resume(arguments):
+    """The arguments without `--resume FOLDER`, and the folder, or `None`."""
+    for index, argument in enumerate(arguments):
+        if argument == "--resume" or argument.startswith("--resume="):
+            _, sign, folder = argument.partition("=")
+            rest = arguments[index + 1 :]
+            if not sign:
+                folder, rest = (rest[0], rest[1:]) if rest else ("", rest)
+            if not folder or folder.startswith("-"):
+                raise InputError(f"`--resume` must be followed by the folder of a run. Received: {folder or 'nothing'}")
+            return arguments[:index] + rest, Path(folder)
+    return arguments, None
+
+
+def parse_recipe(arguments):
+    """The recipe of a file or a name, the first of the arguments, with what the others change in it."""
+    return parse(
         Recipe,
         default=load_recipe(find_recipe(arguments[0])),
         args=arguments[1:],
         prog=f"keras-adavit train {arguments[0]}",
-        description="Trains what the recipe says. Every field can be overridden:",
+        description="Trains what the recipe says; with --resume FOLDER, goes on with a run of it that was stopped. "
+        "Every field can be overridden:",
         config=(tyro.conf.AvoidSubcommands,),
     )
-    run(recipe, Console())
-    return 0

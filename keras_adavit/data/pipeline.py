@@ -25,8 +25,8 @@ class Splits:
         train: Batches `(images, labels)`, shuffled and augmented anew at every iteration, whole batches
             only. `images`: float32 `(B, S, S, C)`, normalised; `labels`: int32 `(B,)`, or float32 `(B, K)`
             that sum to 1 where images are mixed (MixUp, CutMix).
-        train_epoch: Function of an epoch's number, an int64 scalar tensor, that gives the batches of that epoch: for one
-            number always the same ones, but for TensorFlow Datasets. See `from_epoch`.
+        train_epoch: Function of an epoch's number, an int64 scalar tensor, that gives the batches of that epoch:
+            for one number always the same ones, but for TensorFlow Datasets. See `from_epoch`.
         validation: Batches of the same form, `labels` always int32 `(B,)`: every image exactly once, in a
             fixed order, the last batch as short as it comes.
         class_names: The name of each label, K of them.

@@ -1,1 +1,27 @@
-"""Experiments: a recipe, and what training does with it."""
+"""What a recipe is made of, for `from keras_adavit.experiments import Recipe, …`."""
+
+from keras_adavit.data.augment import Augment
+from keras_adavit.data.digits import Digits
+from keras_adavit.data.image_folder import ImageFolder
+from keras_adavit.data.tfds import Tfds
+from keras_adavit.experiments.recipe import AdaptiveTraining, DenseTraining, Model, Recipe, Training
+from keras_adavit.gating.config import GateConfig
+from keras_adavit.gating.external import RandomPolicy
+from keras_adavit.training.budget import BudgetLoss
+from keras_adavit.training.distillation import DistillationLoss
+
+__all__ = [
+    "AdaptiveTraining",
+    "Augment",
+    "BudgetLoss",
+    "DenseTraining",
+    "DistillationLoss",
+    "Digits",
+    "GateConfig",
+    "ImageFolder",
+    "Model",
+    "RandomPolicy",
+    "Recipe",
+    "Tfds",
+    "Training",
+]

@@ -1,18 +1,13 @@
 """A training recipe: frozen dataclasses, read from a short Python file and overridden on the command line."""
 
 import dataclasses
-import difflib
-import pprint
-import runpy
-import traceback
-from pathlib import Path
 from typing import Literal
 
-from keras_adavit.data.augment import Augment
-from keras_adavit.data.sources import Digits, ImageFolder, Source, Tfds
+from keras_adavit.data.sources import Source
 from keras_adavit.errors import InputError
-from keras_adavit.files import write_text
 from keras_adavit.gating.config import GateConfig
+from keras_adavit.gating.external import RandomPolicy
+from keras_adavit.models.presets import find_preset
 from keras_adavit.settings import (
     BatchSize,
     FileName,
@@ -20,62 +15,129 @@ from keras_adavit.settings import (
     ImageSize,
     NonNegativeFloat,
     PositiveFloat,
+    PositiveShare,
     Rate,
     Seed,
     Share,
     settings,
-    shorten,
     whole,
 )
 from keras_adavit.training.budget import BudgetLoss
+from keras_adavit.training.distillation import DistillationLoss
 
 Width = whole(1, 65_536)
 Depth = whole(1, 1_000)
-Epochs = whole(1, 100_000)  # so many that the number of steps stays within 31 bits
+Epochs = whole(0, 100_000)  # so many that the number of steps stays within 31 bits
+Batches = whole(1, 100_000)
+
+# Sizes of a model that neither a preset nor a recipe gives: those of DeiT-S.
+DEFAULT_SIZES = {
+    "patch_size": 16,
+    "width": 384,
+    "depth": 12,
+    "num_heads": 6,
+    "mlp_ratio": 4.0,
+    "positions": "learned",
+}
 
 
 @settings
 class Model:
-    """Sizes of the vision transformer; image size and channels come from the data."""
+    """A published model by name, or sizes of one; image size and channels come from the data."""
 
-    patch_size: ImageSize = 16
-    """Side of a patch in pixels; must divide the image size."""
-    width: Width = 384
-    """Width of a token; a multiple of `num_heads`."""
-    depth: Depth = 12
-    """Blocks."""
-    num_heads: Width = 6
-    """Attention heads of a block."""
-    mlp_ratio: PositiveFloat = 4.0
-    """Hidden width of the MLPs over `width`."""
-    positions: Literal["learned", "sinusoid"] = "learned"
-    """Position embeddings."""
+    preset: str | None = None
+    """Name of a published model, such as ada_deit_small_patch16_224; the sizes below are then its own."""
+    weights: FileName | None = None
+    """Weights to start from: imagenet for the published ones of the preset's dense model, or a file: a published or
+    timm's .pth, a .safetensors of timm or Hugging Face, a .keras of this library. Positions of another image size are
+    interpolated; another number of classes gets a new classifier."""
+    patch_size: ImageSize | None = None
+    """Side of a patch in pixels; must divide the image size. 16 without a preset."""
+    width: Width | None = None
+    """Width of a token; a multiple of `num_heads`. 384 without a preset."""
+    depth: Depth | None = None
+    """Blocks. 12 without a preset."""
+    num_heads: Width | None = None
+    """Attention heads of a block. 6 without a preset."""
+    mlp_ratio: PositiveFloat | None = None
+    """Hidden width of the MLPs over `width`. 4 without a preset."""
+    positions: Literal["learned", "sinusoid"] | None = None
+    """Position embeddings. Learned without a preset."""
+
+    def __post_init__(self):
+        given = [name for name in DEFAULT_SIZES if getattr(self, name) is not None]
+        if self.preset is not None:
+            find_preset(self.preset, "preset")
+            if given:
+                raise InputError(
+                    f"`{given[0]}` must not be given with a `preset`, which has its own. "
+                    f"Received: {given[0]}={getattr(self, given[0])!r}, preset={self.preset!r}"
+                )
+        elif self.weights == "imagenet":
+            raise InputError("`weights='imagenet'` needs a `preset`. Received: preset=None")
+
+    def backbone_arguments(self):
+        """Arguments of `AdaViTBackbone` apart from image size, channels and gates: a dict.
+
+        The adaptive model has the positions of the dense one whose weights it starts from.
+        """
+        if self.preset is not None:
+            return find_preset(self.preset).backbone_arguments(gated=False)
+        given = {name: getattr(self, name) for name in DEFAULT_SIZES}
+        return {name: DEFAULT_SIZES[name] if value is None else value for name, value in given.items()}
 
 
 @settings
 class Training:
-    """What the training of the dense model and that of the adaptive one have in common."""
+    """What all trainings have in common."""
 
     epochs: Epochs = 10
-    """Passes over the training images."""
+    """Passes over the training images; 0 leaves this training out."""
     learning_rate: PositiveFloat = 5e-4
     """Peak of the learning rate, after warm-up and before the cosine decay."""
     final_learning_rate: NonNegativeFloat = 1e-5
     """Learning rate at the end."""
+    reference_batch: BatchSize | None = None
+    """Batch size that the learning rates are meant for: they are multiplied by the images of an update over it; as
+    they are if not given."""
     warmup: Rate = 0.1
     """Share of the training that warms up, in [0, 1)."""
     weight_decay: NonNegativeFloat = 0.05
-    """Decoupled weight decay."""
+    """Decoupled weight decay; of no bias, normalisation, class token, position or gate."""
     clip_norm: PositiveFloat | None = 1.0
     """Largest norm of one variable's gradient."""
+    global_clip_norm: PositiveFloat | None = None
+    """Largest norm of all gradients together; needs `clip_norm` None."""
+    accumulate: Batches = 1
+    """Batches whose mean gradient makes one update of the weights."""
+    average: Rate | None = None
+    """Momentum an update of the moving average of the weights, such as 0.999, which is then what is evaluated and
+    saved; no average if not given."""
+    patience: Epochs | None = None
+    """Epochs without a better validation accuracy after which the training ends early; never if not given."""
     label_smoothing: Rate = 0.0
     """Share of the label given to all classes, in [0, 1)."""
+
+    def __post_init__(self):
+        if self.clip_norm is not None and self.global_clip_norm is not None:
+            raise InputError(
+                "`global_clip_norm` must come with `clip_norm=None`. "
+                f"Received: clip_norm={self.clip_norm}, global_clip_norm={self.global_clip_norm}"
+            )
+
+
+@settings
+class BlockTraining(Training):
+    """What the training of the dense model and that of the adaptive one have in common."""
+
+    layer_decay: PositiveShare = 1.0
+    """Learning rate of a block over that of the next one, in (0, 1]; 1 is the same for all."""
     drop_path: Rate = 0.0
     """Largest drop-path probability, in [0, 1); only where no gate decides."""
 
 
 @settings
-class DenseTraining(Training):
+class DenseTraining(BlockTraining):
     """Training of the dense model."""
 
     patch_dropout: Rate = 0.0
@@ -83,35 +145,52 @@ class DenseTraining(Training):
 
 
 @settings
-class AdaptiveTraining(Training):
+class AdaptiveTraining(BlockTraining):
     """Training of the adaptive model."""
 
+    train: Literal["all", "gates"] = "all"
+    """What is trained: all weights, or the gates alone, the rest staying as the dense model's."""
     gate_learning_rate: PositiveFloat | None = None
     """Peak of the gates' own learning rate; the same as of the rest if not given."""
+    token_gate_scale: PositiveFloat = 1.0
+    """Learning rate of token gates over that of gates."""
+    head_gate_scale: PositiveFloat = 1.0
+    """Learning rate of head gates over that of gates."""
+    block_gate_scale: PositiveFloat = 1.0
+    """Learning rate of block gates over that of gates."""
     budget_ramp: Share = 0.4
     """Share of the training over which the budget's targets fall from 1 to their values, in [0, 1]."""
     final_temperature: PositiveFloat | None = None
     """Temperature of the gates at the end, reached linearly; constant if not given."""
+    policy: RandomPolicy | None = None
+    """Decides by chance in training, in the place of the gates, which then learn nothing."""
 
 
 @settings
 class Recipe:
-    """What is trained, on what, and how: first the dense model, then the adaptive one from its weights."""
+    """What is trained, on what, and how: first the dense model, then the adaptive one from its weights.
+
+    A dense model that starts from `model.weights` may first train its classifier alone.
+    """
 
     name: FolderName
     """Name of the run's folder."""
     data: Source
     """Where the images come from."""
     model: Model = dataclasses.field(default_factory=Model)
-    """Sizes of the model."""
+    """The model."""
     gates: GateConfig = dataclasses.field(default_factory=GateConfig)
     """What is gated."""
     budget: BudgetLoss = dataclasses.field(default_factory=BudgetLoss)
     """What the adaptive model may use."""
+    classifier: Training = dataclasses.field(default_factory=lambda: Training(epochs=0))
+    """Training of the dense model's classifier alone, its other weights staying as `model.weights` gave them."""
     dense: DenseTraining = dataclasses.field(default_factory=DenseTraining)
     """Training of the dense model."""
     adaptive: AdaptiveTraining = dataclasses.field(default_factory=AdaptiveTraining)
     """Training of the adaptive model."""
+    distillation: DistillationLoss | None = None
+    """How the adaptive model is also taught by the dense one; not if not given."""
     batch_size: BatchSize = 128
     """Images in a batch."""
     seed: Seed = 0
@@ -124,81 +203,22 @@ class Recipe:
     """Compile with XLA on TensorFlow and JAX; Keras decides if not given (on TensorFlow only with a GPU)."""
     output: FileName | None = None
     """Folder of the results, new or empty; `runs/NAME`, or with a number behind it, if not given."""
+    checkpoint_minutes: PositiveFloat = 10.0
+    """Minutes between two checkpoints within an epoch; there is one after each epoch too."""
     smoke: bool = False
     """Try the recipe out: one epoch of five steps each."""
 
-
-RECIPE_TYPES = (
-    AdaptiveTraining,
-    Augment,
-    BudgetLoss,
-    DenseTraining,
-    Digits,
-    GateConfig,
-    ImageFolder,
-    Model,
-    Recipe,
-    Tfds,
-)
-
-
-def load_recipe(path):
-    """Reads the variable `recipe` of a Python file.
-
-    Args:
-        path: The file.
-
-    Returns:
-        A `Recipe`.
-
-    Raises:
-        InputError: If there is no such file, or it does not define a recipe.
-    """
-    path = Path(path)
-    if not path.is_file():
-        near = difflib.get_close_matches(str(path), [str(other) for other in path.parent.glob("*.py")], n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise InputError(f"The recipe must be a Python file{hint}. Received: {path}, which is no file")
-    try:
-        recipe = runpy.run_path(str(path)).get("recipe")
-    except (Exception, SystemExit) as error:  # whatever a user's file raises
-        place = f"The recipe {path}{find_line(error, str(path))}"
-        if isinstance(error, InputError):
-            raise InputError(f"{place}: {error}") from error
-        reason = " ".join(traceback.format_exception_only(error)[-1].split())
-        raise InputError(f"{place}: a recipe must be Python that runs. Received: {reason}") from error
-    if not isinstance(recipe, Recipe):
-        raise InputError(f"{path} must define `recipe = Recipe(...)`. Received: recipe={shorten(recipe)}")
-    return recipe
-
-
-def find_line(error, path):
-    """Where in a file an error came from, such as ", line 3"; nothing if that is not known."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-    if isinstance(error, SyntaxError) and error.filename == path and error.lineno:
-        lines.append(error.lineno)
-    return f", line {lines[-1]}" if lines else ""
-
-
-def recipe_folder():
-    """Where the recipes of this package are: in an installed package, or in a checkout."""
-    package = Path(__file__).parents[1]
-    installed = package / "recipes"
-    return installed if installed.is_dir() else package.parent / "recipes"
-
-
-def recipe_names():
-    """Names of the recipes that come with this package."""
-    return sorted(path.stem for path in recipe_folder().glob("*.py"))
-
-
-def find_recipe(name):
-    """The file of a recipe: `name` itself, or that of a recipe of this package."""
-    return recipe_folder() / f"{name}.py" if name in recipe_names() and not Path(name).is_file() else Path(name)
-
-
-def save_recipe(recipe, path):
-    """Writes a recipe as a Python file that `load_recipe` reads."""
-    names = ", ".join(cls.__name__ for cls in RECIPE_TYPES)
-    source = f'"""The recipe as it ran."""\n\nfrom keras_adavit.experiments.recipe import {names}  # noqa: F401\n\n'
-    write_text(path, f"{source}recipe = {pprint.pformat(recipe, width=100, sort_dicts=False)}\n")
+    def __post_init__(self):
+        start = self.dense_model is not None or self.model.weights is not None
+        if self.dense_model is not None and self.model.weights is not None:
+            raise InputError(
+                "`dense_model`, which is trained, must come without `model.weights`, which a training starts from. "
+                f"Received: dense_model={self.dense_model!r}, weights={self.model.weights!r}"
+            )
+        if not start and self.dense.epochs == 0:
+            raise InputError("`dense.epochs` must be 1 or more without `model.weights` or a `dense_model`. Received: 0")
+        if self.classifier.epochs and self.model.weights is None:
+            raise InputError(
+                "`classifier.epochs` must be 0 without `model.weights`: all else would stay random. "
+                f"Received: epochs={self.classifier.epochs}, weights=None"
+            )

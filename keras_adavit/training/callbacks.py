@@ -25,10 +25,15 @@ class NonFiniteLossError(ArithmeticError):
 
 
 class StopOnNonFiniteLoss(keras.callbacks.Callback):
-    """Raises `NonFiniteLossError` with the step and the term; comes before the callbacks that save."""
+    """Raises `NonFiniteLossError` with the step and the term; comes before the callbacks that save.
 
-    def on_train_begin(self, logs=None):
-        self.step = 0
+    Args:
+        step: Batches trained on before.
+    """
+
+    def __init__(self, step=0):
+        super().__init__()
+        self.step = step
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
@@ -55,21 +60,30 @@ class SaveBest(keras.callbacks.Callback):
         path: File to write.
         macs_share: Budget as a share of the dense model's MACs; `None` looks at the accuracy alone.
         first_epoch: Epochs before this one, counted from 0, do not count: the budget may not yet be at its target.
+        rows: Figures of the epochs before, as of `SaveHistory`, of a training that goes on.
     """
 
-    def __init__(self, path, macs_share=None, first_epoch=0):
+    def __init__(self, path, macs_share=None, first_epoch=0, rows=()):
         super().__init__()
         self.path = path
         self.macs_share = math.inf if macs_share is None else macs_share
         self.first_epoch = first_epoch
         self.best = None
+        for row in rows:
+            self.is_best(row["epoch"], row)
 
     def on_epoch_end(self, epoch, logs=None):
+        if self.is_best(epoch, logs):
+            save_model(self.model, self.path)
+
+    def is_best(self, epoch, logs):
+        """Whether an epoch is better than all before, which it then is one of."""
         excess = max(logs["val_macs_share"] - self.macs_share, 0.0)
         rank = (-excess, logs["val_accuracy"])
-        if epoch >= self.first_epoch and (self.best is None or rank > self.best):
-            self.best = rank
-            save_model(self.model, self.path)
+        if epoch < self.first_epoch or (self.best is not None and rank <= self.best):
+            return False
+        self.best = rank
+        return True
 
 
 class SaveLast(keras.callbacks.Callback):
@@ -95,14 +109,13 @@ class SaveHistory(keras.callbacks.Callback):
 
     Args:
         path: File to write.
+        rows: Figures of the epochs before, of a training that goes on.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, rows=()):
         super().__init__()
         self.path = path
-
-    def on_train_begin(self, logs=None):
-        self.rows = []
+        self.rows = list(rows)
 
     def on_epoch_end(self, epoch, logs=None):
         self.rows.append({"epoch": epoch, **dict(sorted(logs.items()))})
@@ -111,6 +124,44 @@ class SaveHistory(keras.callbacks.Callback):
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self.path, text.getvalue())
+
+
+def read_history(path, epochs):
+    """The figures of the first `epochs` epochs in a file of `SaveHistory`: a list of dicts, empty without a file."""
+    if not epochs or not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [{name: float(value) for name, value in row.items()} | {"epoch": int(row["epoch"])} for row in rows[:epochs]]
+
+
+class StopEarly(keras.callbacks.Callback):
+    """Ends a training whose validation accuracy no longer rises. Keras' own knows nothing of epochs before a stop.
+
+    Args:
+        patience: Epochs without a better one.
+        first_epoch: Epochs before this one, counted from 0, do not count.
+        rows: Figures of the epochs before, as of `SaveHistory`, of a training that goes on.
+    """
+
+    def __init__(self, patience, first_epoch=0, rows=()):
+        super().__init__()
+        self.patience = patience
+        self.accuracies = [row["val_accuracy"] for row in rows if row["epoch"] >= first_epoch]
+        self.first_epoch = first_epoch
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch >= self.first_epoch:
+            self.accuracies.append(logs["val_accuracy"])
+        if self.is_over():
+            self.model.stop_training = True
+
+    def is_over(self):
+        """Whether the best of the epochs so far is more than the patience behind."""
+        if not self.accuracies:
+            return False
+        best = self.accuracies.index(max(self.accuracies))
+        return len(self.accuracies) - 1 - best >= self.patience
 
 
 def save_model(model, path):

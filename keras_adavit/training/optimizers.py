@@ -1,12 +1,93 @@
-"""AdamW as the recipes use it: no decay where decay harms, and a learning rate of their own for the gates."""
+"""AdamW as the recipes use it: no decay where decay harms, and learning rates that differ between weights."""
+
+import re
 
 import keras
 
 from keras_adavit.training.schedules import warmup_cosine
 
-# Biases, scales of normalisations, the class token and learned positions are not decayed (method of DeiT).
-NOT_DECAYED = ["bias", "beta", "gamma", "class_token", "position"]
-GATE_WEIGHTS = r".*_gate/.*"
+# Biases, scales of normalisations, the class token, positions and gates are not decayed (method of DeiT).
+NOT_DECAYED = r"(^|/)(bias|beta|gamma|class_token|position)$|_gate/"
+GATE_KINDS = ("token", "head", "block")
+
+
+@keras.saving.register_keras_serializable("keras_adavit")
+class ScaledAdamW(keras.optimizers.Adam):
+    """AdamW whose learning rate and decay are multiplied, weight by weight, by factors of their own.
+
+    One optimizer for all weights, so that clipping by the global norm, averaged weights and gradient accumulation
+    mean what they say.
+
+    Args:
+        learning_rate: Number or Keras schedule.
+        decay: Decoupled weight decay.
+        not_decayed: Regular expression, searched in a weight's path; what it finds is not decayed.
+        factors: Dict from a regular expression to a positive factor. A weight's factor is the product of those whose
+            expression is found in its path.
+        **kwargs: As of `keras.optimizers.Adam`.
+    """
+
+    def __init__(
+        self, learning_rate=1e-3, decay=0.0, not_decayed=NOT_DECAYED, factors=None, name="scaled_adamw", **kwargs
+    ):
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        self.decay = decay
+        self.not_decayed = not_decayed
+        self.factors = dict(factors or {})
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self._scales = [scale_of(variable.path, self.factors) for variable in variables]
+        self._decays = [0.0 if re.search(self.not_decayed, variable.path) else self.decay for variable in variables]
+
+    def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        rate = keras.ops.cast(learning_rate, variable.dtype) * self._scales[index]
+        if self._decays[index]:
+            self.assign_sub(variable, variable * (rate * self._decays[index]))
+        super().update_step(gradient, variable, rate)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "decay": self.decay,
+            "not_decayed": self.not_decayed,
+            "factors": self.factors,
+        }
+
+
+def scale_of(path, factors):
+    """The product of the factors whose regular expression is found in a path."""
+    scale = 1.0
+    for pattern, factor in factors.items():
+        scale *= factor if re.search(pattern, path) else 1.0
+    return scale
+
+
+def layer_factors(decay, depth):
+    """Factors of layer-wise learning-rate decay, as in BEiT and MAE: the first layers, which are general, learn slower.
+
+    Block i of L has decay^(L − i), stem, class token and positions have decay^(L + 1). The final normalisation, the
+    classifier and the gates, which are new in a fine-tuned model, have 1.
+
+    Args:
+        decay: In (0, 1]; 1 gives every layer the same rate.
+        depth: Blocks L.
+
+    Returns:
+        A dict as of `ScaledAdamW`.
+    """
+    if decay == 1:
+        return {}
+    blocks = {rf"(^|/)block_{index}/(?!\w+_gate/)": decay ** (depth - index) for index in range(depth)}
+    return {r"(^|/)(stem/|(class_token|position)$)": decay ** (depth + 1), **blocks}
+
+
+def gate_factors(scales):
+    """Factors of gates from a dict of one factor for each of `GATE_KINDS`."""
+    return {rf"/{kind}_gate/": scale for kind, scale in scales.items() if scale != 1}
 
 
 def adamw(
@@ -16,7 +97,10 @@ def adamw(
     final_learning_rate=1e-5,
     weight_decay=0.05,
     clip_norm=None,
-    gate_learning_rate=None,
+    global_clip_norm=None,
+    factors=None,
+    average=None,
+    accumulate=1,
 ):
     """AdamW with warm-up and cosine decay.
 
@@ -25,26 +109,28 @@ def adamw(
         steps: Training steps in all.
         warmup_steps: Steps of linear warm-up among them.
         final_learning_rate: Learning rate at the end.
-        weight_decay: Decoupled weight decay, not applied to biases, normalisations, class token and positions.
+        weight_decay: Decoupled weight decay, not applied to biases, normalisations, class token, positions and gates.
         clip_norm: Largest norm of a single variable's gradient; `None` does not clip.
-        gate_learning_rate: Peak of the gates' own learning rate, whose weights are then not decayed; `None` trains
-            them like all others.
+        global_clip_norm: Largest norm of all gradients together; `None` does not clip.
+        factors: Factors of the learning rate, see `ScaledAdamW`.
+        average: Momentum a step, in [0, 1), of the moving average of the weights; `None` keeps none.
+        accumulate: Batches whose mean gradient makes one update; steps count batches.
 
     Returns:
         A Keras optimizer.
     """
-
-    def optimizer(peak, decay):
-        schedule = warmup_cosine(peak, steps, warmup_steps, min(final_learning_rate, peak))
-        adamw = keras.optimizers.AdamW(schedule, weight_decay=decay, clipnorm=clip_norm)
-        adamw.exclude_from_weight_decay(var_names=NOT_DECAYED)
-        return adamw
-
-    backbone = optimizer(learning_rate, weight_decay)
-    if gate_learning_rate is None:
-        return backbone
-    return keras.optimizers.MultiOptimizer(
-        keras.optimizers.OptimizerMap(backbone, {GATE_WEIGHTS: optimizer(gate_learning_rate, 0.0)})
+    updates = max(steps // accumulate, 1)
+    return ScaledAdamW(
+        # Keras' counter, which the schedule reads, counts updates.
+        warmup_cosine(learning_rate, updates, warmup_steps // accumulate, min(final_learning_rate, learning_rate)),
+        decay=weight_decay,
+        factors=factors,
+        clipnorm=clip_norm,
+        global_clipnorm=global_clip_norm,
+        use_ema=average is not None,
+        # Keras averages after every batch, also where only every n-th changes the weights.
+        ema_momentum=0.99 if average is None else average ** (1 / accumulate),
+        gradient_accumulation_steps=accumulate if accumulate > 1 else None,
     )
 
 

@@ -187,7 +187,7 @@ def test_image_that_training_stumbles_over_is_named(folder, capsys, request, tmp
 
     truncate(folder)
     (tmp_path / "unchecked.py").write_text(
-        "from keras_adavit.experiments.recipe import ImageFolder, Recipe\n"
+        "from keras_adavit.experiments import ImageFolder, Recipe\n"
         f"data = ImageFolder(path={str(folder)!r}, image_size=16, check_images=False)\n"
         "recipe = Recipe(name='unchecked', data=data)\n"
     )

@@ -17,7 +17,7 @@ import keras_adavit as ka
 from keras_adavit.commands import evaluate, export
 from keras_adavit.commands.main import main
 from keras_adavit.experiments import run as running
-from keras_adavit.experiments.recipe import load_recipe
+from keras_adavit.experiments.recipe_file import load_recipe
 
 VALUES = ["nan", "inf", "-inf", "0", "-1", "1", "0.5", "1.5", str(2**31), str(2**63), "1" + "0" * 30, "", "no", "None"]
 VALUES += ["../../x", "\udcff", "x" * 300, "float64", ".", "missing", "true", "1 2", "é\n", "9" * 5000]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_adavit.experiments.recipe import load_recipe
+from keras_adavit.experiments.recipe_file import load_recipe
 from keras_adavit.models.saved import load_model
 
 TESTS = Path(__file__).parent.parent

@@ -5,16 +5,8 @@ from pathlib import Path
 import pytest
 
 from keras_adavit.errors import InputError
-from keras_adavit.experiments.recipe import (
-    AdaptiveTraining,
-    BudgetLoss,
-    Digits,
-    ImageFolder,
-    Recipe,
-    Training,
-    load_recipe,
-    save_recipe,
-)
+from keras_adavit.experiments import AdaptiveTraining, BudgetLoss, Digits, ImageFolder, Recipe, Training
+from keras_adavit.experiments.recipe_file import load_recipe, save_recipe
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.py"))
 
@@ -61,7 +53,7 @@ def test_a_file_that_is_none_suggests_the_nearest(tmp_path):
         ("a = '\0'", "a recipe must be Python that runs"),
         ("class R:\n    def __repr__(self): 1 / 0\nrecipe = R()", "Received: recipe=a value of the type R$"),
         (
-            "from keras_adavit.experiments.recipe import *\nrecipe = Recipe(name='x', data=Digits(clutter=-1))",
+            "from keras_adavit.experiments import *\nrecipe = Recipe(name='x', data=Digits(clutter=-1))",
             "line 2: `clutter` must be a whole number from 0 to 100. Received: clutter=-1$",
         ),
     ],

@@ -9,7 +9,8 @@ import pytest
 
 from keras_adavit.commands.main import main
 from keras_adavit.errors import InputError
-from keras_adavit.experiments.recipe import Digits, Recipe, load_recipe
+from keras_adavit.experiments import Digits, Recipe
+from keras_adavit.experiments.recipe_file import load_recipe
 from keras_adavit.experiments.run import new_folder
 
 
