@@ -6,6 +6,7 @@ with without_remarks():
     interrupt_in_one_line()
     import keras  # noqa: F401
 
+from keras_adavit.data.preprocessing import Preprocessing
 from keras_adavit.errors import InputError
 from keras_adavit.evaluation.calibration import calibrate
 from keras_adavit.export.write import export
@@ -27,6 +28,7 @@ __all__ = [
     "GateConfig",
     "InputError",
     "OpenPolicy",
+    "Preprocessing",
     "RandomPolicy",
     "calibrate",
     "export",

@@ -64,6 +64,11 @@ def numbers(kind, count, words):
     return Annotated[(tuple[(kind,) * count], pydantic.Strict(False), Words(words))]
 
 
+def several(kind, words):
+    """A tuple of one number or more, which may come as a list: JSON has no tuples."""
+    return Annotated[tuple[kind, ...], pydantic.Strict(False), pydantic.Field(min_length=1), Words(words)]
+
+
 def check_folder_name(name):
     if not name.strip() or name in (".", "..") or len(name.encode(errors="replace")) > 200 or set(name) & set("/\\\0"):
         raise ValueError

@@ -15,6 +15,7 @@ from keras_adavit.commands import convert, evaluate, export
 from keras_adavit import experiments as recipe
 
 CLASSES = {name: getattr(recipe, name) for name in recipe.__all__} | {"OpenPolicy": ka.OpenPolicy}
+CLASSES["Preprocessing"] = ka.Preprocessing
 CLASSES |= {module.__name__.rpartition(".")[2]: module.Arguments for module in (convert, evaluate, export)}
 REQUIRED = {
     "Recipe": {"name": "run", "data": recipe.Digits()},
@@ -76,7 +77,7 @@ def test_defaults_are_valid():
         assert cls(**fields) == made
 
 
-@pytest.mark.parametrize("cls", [ka.GateConfig, ka.BudgetLoss, ka.DistillationLoss])
+@pytest.mark.parametrize("cls", [ka.GateConfig, ka.BudgetLoss, ka.DistillationLoss, ka.Preprocessing])
 def test_config_round_trip_through_json(cls):
     made = cls()
     assert cls.from_config(json.loads(json.dumps(made.get_config()))) == made

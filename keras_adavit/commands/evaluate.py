@@ -86,7 +86,7 @@ def main(arguments):
     check_outputs(arguments)
     model = load_model(arguments.model)
     model.execution = arguments.execution
-    source = find_data(arguments.model, arguments.data, model.backbone.image_size)
+    source = find_data(model, arguments.model, arguments.data)
     splits = source.load(arguments.batch_size, seed=0)
     check_data(model, splits, splits.validation.element_spec[0].shape[1:])
     with name_bad_images(splits):
@@ -115,8 +115,12 @@ def check_outputs(arguments):
         check_path(arguments.analyze, "--analyze")
 
 
-def find_data(model_path, data, image_size):
-    """The data source that `--data`, or the run that the model belongs to, speaks of."""
+def find_data(model, model_path, data):
+    """The data source that `--data`, or the run that the model belongs to, speaks of.
+
+    A folder's images are cropped and normalised as those that the model was trained on, if it knows how; what else can
+    be said of a folder is as in the run.
+    """
     beside = model_path.parent.parent / "recipe.py"
     own = load_recipe(beside).data if beside.is_file() else None
     if data is None:
@@ -125,9 +129,12 @@ def find_data(model_path, data, image_size):
         return own
     if data.suffix == ".py":
         return load_recipe(data).data
-    if isinstance(own, ImageFolder):
-        return dataclasses.replace(own, path=str(data))
-    return ImageFolder(path=str(data), image_size=image_size)
+    folder = own if isinstance(own, ImageFolder) else ImageFolder(image_size=model.backbone.image_size)
+    known = model.preprocessing
+    if known is None or model.backbone.channels != 3:  # photos in a folder have three, as `check_data` will say
+        return dataclasses.replace(folder, path=str(data))
+    looks = {"crop_fraction": known.crop_fraction, "mean": known.mean, "std": known.std}
+    return dataclasses.replace(folder, path=str(data), image_size=model.backbone.image_size, **looks)
 
 
 def evaluate_budgets(model, splits, arguments):

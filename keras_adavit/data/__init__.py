@@ -4,7 +4,8 @@ from keras_adavit.data.augment import Augment
 from keras_adavit.data.digits import Digits
 from keras_adavit.data.image_folder import ImageFolder
 from keras_adavit.data.pipeline import Splits, denormalize
+from keras_adavit.data.preprocessing import Preprocessing
 from keras_adavit.data.sources import Source
 from keras_adavit.data.tfds import Tfds
 
-__all__ = ["Augment", "Digits", "ImageFolder", "Source", "Splits", "Tfds", "denormalize"]
+__all__ = ["Augment", "Digits", "ImageFolder", "Preprocessing", "Source", "Splits", "Tfds", "denormalize"]

@@ -85,6 +85,7 @@ class ImageFolder(Photos):
             validation_examples=len(files),
             mean=self.mean,
             std=self.std,
+            crop_fraction=self.crop_fraction,
             skipped=tuple(map(printable, skipped)),
             files=tuple(train_files + files),
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
+from keras_adavit.data.preprocessing import Preprocessing
 from keras_adavit.errors import InputError
 from keras_adavit.startup import without_remarks
 
@@ -37,6 +38,7 @@ class Splits:
         std: What the channels were then divided by.
         skipped: Image files that could not be decoded and were left out.
         files: Image files of both, where images are files.
+        crop_fraction: Side of the central square of `validation` over a photo's shorter side; 1 where nothing is cut.
     """
 
     train: tf.data.Dataset
@@ -49,6 +51,12 @@ class Splits:
     std: tuple[float, ...]
     skipped: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    crop_fraction: float = 1.0
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What became of the images of `validation`: what a model trained on this data is to know."""
+        return Preprocessing(crop_fraction=self.crop_fraction, mean=self.mean, std=self.std)
 
 
 def denormalize(images, mean, std) -> np.ndarray:

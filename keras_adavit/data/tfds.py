@@ -58,6 +58,7 @@ class Tfds(Photos):
             validation_examples=validation_examples,
             mean=self.mean,
             std=self.std,
+            crop_fraction=self.crop_fraction,
         )
 
 

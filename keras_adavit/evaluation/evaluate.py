@@ -12,6 +12,8 @@ from keras_adavit.models.classifier import AdaViTClassifier
 from keras_adavit.models.input_data import check_images, check_labels, iterate
 from keras_adavit.models.validation import describe, refuse
 
+SHOWN = 3  # classes that a message lists
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
@@ -183,3 +185,22 @@ def check_data(model, splits, image_shape):
         raise InputError(
             f"The data must have {model.num_classes} classes, as the model. Received: {len(splits.class_names)} classes"
         )
+    check_class_order(model, splits.class_names)
+
+
+def check_class_order(model, class_names):
+    """Raises `InputError` unless the classes are the model's, in its order, if it knows their names."""
+    if model.class_names is None or tuple(class_names) == model.class_names:
+        return
+    pairs = enumerate(zip(model.class_names, class_names, strict=True))
+    differ = [
+        f"class {number} {describe(other)}, of the model {describe(own)}"
+        for number, (own, other) in pairs
+        if own != other
+    ]
+    more = f", and {len(differ) - SHOWN} more" if len(differ) > SHOWN else ""
+    same = set(class_names) == set(model.class_names)
+    raise InputError(
+        f"The data must have the model's classes{' in its order' if same else ''}. "
+        f"Received: {'the same in another order: ' if same else ''}{'; '.join(differ[:SHOWN])}{more}"
+    )

@@ -9,8 +9,22 @@ from keras_adavit.errors import InputError
 from keras_adavit.gating.policy import LOGIT_KEYS, detail_keys
 from keras_adavit.models.backbone import AdaViTBackbone
 from keras_adavit.models.input_data import check_call, check_images, check_label_form, checked, is_dataset, is_empty
-from keras_adavit.models.presets import PRESETS, PUBLISHED_GATES, check_weights, find_preset
-from keras_adavit.models.validation import MAX_WEIGHTS, check_execution, check_integer, check_positive, refuse
+from keras_adavit.models.presets import (
+    PRESETS,
+    PUBLISHED_GATES,
+    PUBLISHED_PREPROCESSING,
+    check_weights,
+    find_preset,
+)
+from keras_adavit.models.validation import (
+    MAX_WEIGHTS,
+    check_class_names,
+    check_execution,
+    check_integer,
+    check_positive,
+    check_preprocessing,
+    refuse,
+)
 from keras_adavit.packed.dispatch import packed as packed_backend
 from keras_adavit.training import schedules
 from keras_adavit.training.budget import BudgetLoss
@@ -41,14 +55,16 @@ class AdaViTClassifier(keras.Model):
     Args:
         backbone: An `AdaViTBackbone`.
         num_classes: Classes K.
+        class_names: The name of each class, K strings that differ; `None` if they are not known.
+        preprocessing: The `Preprocessing` of the images that it was trained on; `None` if it is not known.
 
     Raises:
-        InputError: If `backbone` or `num_classes` is something else.
+        InputError: If an argument is something else.
     """
 
     presets = PRESETS
 
-    def __init__(self, backbone, num_classes, **kwargs):
+    def __init__(self, backbone, num_classes, class_names=None, preprocessing=None, **kwargs):
         super().__init__(autocast=False, **kwargs)  # each layer rounds what it has to
         if not isinstance(backbone, AdaViTBackbone):
             refuse("backbone", "an `AdaViTBackbone`", backbone)
@@ -57,6 +73,8 @@ class AdaViTClassifier(keras.Model):
             refuse("num_classes", f"of a classifier of at most {MAX_WEIGHTS:.0e} weights", num_classes)
         self.backbone = backbone
         self.num_classes = num_classes
+        self.class_names = class_names
+        self.preprocessing = preprocessing
         # Logits in float32 under mixed precision: the softmax of the loss needs it.
         self.head = keras.layers.Dense(num_classes, dtype="float32", name="head")
         self.policy_metrics = PolicyMetrics()
@@ -87,7 +105,8 @@ class AdaViTClassifier(keras.Model):
         num_classes = check_integer("num_classes", num_classes)
         check_weights(weights, gates is not None)
         arguments = preset.backbone_arguments(gated=gates is not None)
-        model = cls(AdaViTBackbone(image_size=image_size, gates=gates, **arguments), num_classes)
+        backbone = AdaViTBackbone(image_size=image_size, gates=gates, **arguments)
+        model = cls(backbone, num_classes, preprocessing=PUBLISHED_PREPROCESSING)
         if weights:
             load_torch_checkpoint(model, download(preset.file))
         return model
@@ -188,6 +207,32 @@ class AdaViTClassifier(keras.Model):
         self._functions[self._execution] = self.test_function, self.predict_function
         self._execution = execution
         self.test_function, self.predict_function = self._functions.pop(execution, (None, None))
+
+    @property
+    def class_names(self):
+        """The name of each class, a tuple of K strings, or `None`; saved with the model.
+
+        Raises:
+            InputError: When set to something else.
+        """
+        return self._class_names
+
+    @class_names.setter
+    def class_names(self, class_names):
+        self._class_names = check_class_names(class_names, self.num_classes)
+
+    @property
+    def preprocessing(self):
+        """The `Preprocessing` of the images that it was trained on, or `None`; saved with the model.
+
+        Raises:
+            InputError: When set to something else, or to one for another number of channels.
+        """
+        return self._preprocessing
+
+    @preprocessing.setter
+    def preprocessing(self, preprocessing):
+        self._preprocessing = check_preprocessing(preprocessing, self.backbone.channels)
 
     def compile(
         self,
@@ -331,6 +376,8 @@ class AdaViTClassifier(keras.Model):
             **super().get_config(),
             "backbone": keras.saving.serialize_keras_object(self.backbone),
             "num_classes": self.num_classes,
+            "class_names": None if self.class_names is None else list(self.class_names),
+            "preprocessing": None if self.preprocessing is None else self.preprocessing.get_config(),
         }
 
     @classmethod

@@ -4,11 +4,13 @@ import dataclasses
 import difflib
 
 from keras_adavit import macs
+from keras_adavit.data.preprocessing import Preprocessing
 from keras_adavit.errors import InputError
 from keras_adavit.gating.config import GateConfig
 from keras_adavit.models.validation import check_choice, describe
 
 PUBLISHED_GATES = GateConfig()  # what the published models gate
+PUBLISHED_PREPROCESSING = Preprocessing(crop_fraction=0.9)  # what they are evaluated on; the rest is ImageNet's
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ import operator
 
 import numpy as np
 
+from keras_adavit.data.preprocessing import Preprocessing
 from keras_adavit.errors import InputError
 from keras_adavit.gating.config import GateConfig
 from keras_adavit.layers.tokens_to_token import TOKEN_LAYERS, TOTAL_STRIDE
@@ -98,6 +99,40 @@ def check_gates(gates):
     if gates is not None and not isinstance(gates, GateConfig):
         refuse("gates", "a `GateConfig` or None", gates)
     return gates
+
+
+def check_class_names(class_names, num_classes):
+    """The names as a tuple, or `None`; raises `InputError` unless they are `num_classes` strings, no two the same."""
+    if class_names is None:
+        return None
+    if not isinstance(class_names, (tuple, list)) or not all(isinstance(name, str) for name in class_names):
+        refuse("class_names", f"a tuple of {num_classes} strings or None", class_names)
+    if len(class_names) != num_classes:
+        raise InputError(f"`class_names` must be {num_classes}, one for each class. Received: {len(class_names)} names")
+    if len(set(class_names)) != num_classes:
+        twice = next(name for name in class_names if class_names.count(name) > 1)
+        raise InputError(f"`class_names` must differ from each other. Received: {describe(twice)} more than once")
+    return tuple(class_names)
+
+
+def check_preprocessing(preprocessing, channels):
+    """The `Preprocessing` of a config or of itself, or `None`; raises `InputError` for one of other channels."""
+    if isinstance(preprocessing, dict):
+        try:
+            preprocessing = Preprocessing(**preprocessing)
+        except TypeError as error:
+            raise InputError(
+                f"`preprocessing` must be a `Preprocessing`, or a dict of its arguments. "
+                f"Received: {describe(preprocessing)}"
+            ) from error
+    if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
+        refuse("preprocessing", "a `Preprocessing` or None", preprocessing)
+    if preprocessing is not None and len(preprocessing.mean) != channels:
+        raise InputError(
+            f"`preprocessing` must have a `mean` and a `std` for each of the model's channels, {channels}. "
+            f"Received: {len(preprocessing.mean)} of each"
+        )
+    return preprocessing
 
 
 def check_sizes(sizes, mlp_ratio, gates, stem):

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_adavit import data as ka_data
 from keras_adavit.commands.main import main
 
 # Without XLA: to compile takes longer than to train for so short.
@@ -242,6 +243,29 @@ def test_evaluation_needs_data_that_fits(capsys, folder, tmp_path):
     assert (code, "The data must have 7 classes, as the model. Received: 3 classes" in text) == (2, True)
     code, text = run(capsys, "evaluate", "model.keras", "--data", str(folder), "--json", "no/such/folder.json")
     assert (code, "`--json` must be a file in an existing folder" in text) == (2, True)
+
+
+def test_a_model_says_how_a_folder_is_read(folder, tmp_path):
+    import keras_adavit as ka
+    from keras_adavit.commands.evaluate import find_data
+
+    backbone = ka.AdaViTBackbone(image_size=8, patch_size=4, width=8, depth=1, num_heads=2)
+    model = ka.AdaViTClassifier(backbone, 3, preprocessing=ka.Preprocessing(0.5, (0.1, 0.2, 0.3), (1, 2, 3)))
+    (tmp_path / "run" / "adaptive").mkdir(parents=True)
+    path = tmp_path / "run" / "adaptive" / "last.keras"
+    expected = {"image_size": 8, "crop_fraction": 0.5, "mean": (0.1, 0.2, 0.3), "std": (1.0, 2.0, 3.0)}
+    assert find_data(model, path, folder) == ka_data.ImageFolder(path=str(folder), **expected)
+
+    (tmp_path / "run" / "recipe.py").write_text(
+        "from keras_adavit.experiments.recipe import ImageFolder, Recipe\n"
+        "data = ImageFolder(path='x', image_size=16, on_bad_image='skip')\n"
+        "recipe = Recipe(name='run', data=data)\n"
+    )
+    found = find_data(model, path, folder)
+    assert found == ka_data.ImageFolder(path=str(folder), on_bad_image="skip", **expected)
+    model.preprocessing = None
+    found = find_data(model, path, folder)
+    assert found == ka_data.ImageFolder(path=str(folder), on_bad_image="skip", image_size=16)
 
 
 def test_several_budgets_of_one_model(capsys, folder, tmp_path):

@@ -12,7 +12,12 @@ from PIL import Image
 
 from keras_adavit.data.augment import Augment
 from keras_adavit.data.image_folder import ImageFolder, name_bad_images
+<<<<<<< HEAD
 from keras_adavit.data.pipeline import denormalize, from_epoch
+=======
+from keras_adavit.data.pipeline import denormalize
+from keras_adavit.data.preprocessing import Preprocessing
+>>>>>>> metadata
 from keras_adavit.errors import InputError, printable
 
 COLORS = {"cat": (200, 30, 30), "dog": (30, 200, 30), "elk": (30, 30, 200)}
@@ -52,6 +57,8 @@ def test_splits(folder):
     splits = load(folder)
     assert splits.class_names == ("cat", "dog", "elk")
     assert (splits.train_examples, splits.validation_examples, splits.skipped) == (18, 9, ())
+    assert splits.preprocessing == Preprocessing()
+    assert load(folder, crop_fraction=0.5).preprocessing == Preprocessing(crop_fraction=0.5)
     for dataset, sizes in ((splits.train, [4] * 4), (splits.validation, [4, 4, 1])):
         batches = list(dataset)
         assert [len(labels) for _, labels in batches] == sizes

@@ -42,6 +42,7 @@ def numbers(splits, dataset):
 def test_splits(data_dir):
     splits = load(data_dir)
     assert (splits.class_names, splits.train_examples, splits.validation_examples) == (("cat", "dog"), 11, 7)
+    assert load(data_dir, crop_fraction=0.5).preprocessing.crop_fraction == 0.5
     for dataset, sizes in ((splits.train, [4, 4]), (splits.validation, [4, 3])):
         batches = list(dataset)
         assert [len(labels) for _, labels in batches] == sizes

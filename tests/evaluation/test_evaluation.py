@@ -1,10 +1,12 @@
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
 import keras_adavit as ka
-from keras_adavit.evaluation.evaluate import blank_patches, evaluate
+from keras_adavit.evaluation.evaluate import blank_patches, check_data, evaluate
 from keras_adavit.evaluation.visualize import cover_skipped, save_policy_picture
 from keras_adavit.models.saved import load_model
 
@@ -67,6 +69,29 @@ def test_blank_is_one_colour_in_every_channel():
     images[0, :2, :2, 0] = 1.0  # one colour
     images[0, 3, 3, 1] = 1.0  # not one colour
     np.testing.assert_array_equal(blank_patches(images, 2), [[True, True, True, False]])
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("abcdefx", "The data must have the model's classes. Received: class 6 'x', of the model 'g'"),
+        (
+            "bacdefg",
+            "classes in its order. Received: the same in another order: class 0 'b', of the model 'a'; class 1",
+        ),
+        ("gfedcba", "class 2 'e', of the model 'c', and 3 more"),
+        ("abcdef", "The data must have 7 classes, as the model. Received: 6 classes"),
+    ],
+)
+def test_data_of_other_classes_is_refused(names, message, model):
+    splits = SimpleNamespace(class_names=tuple(names))
+    if len(names) == 7:
+        check_data(model, splits, (16, 16, 3))  # the model knows no names
+    model.class_names = tuple("abcdefg")
+    check_data(model, SimpleNamespace(class_names=tuple("abcdefg")), (16, 16, 3))
+    with pytest.raises(ka.InputError) as error:
+        check_data(model, splits, (16, 16, 3))
+    assert message in str(error.value)
 
 
 def test_load_model_ignores_what_it_trained_with(model, tmp_path):

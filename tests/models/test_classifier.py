@@ -146,6 +146,7 @@ def test_dense_weights_of_another_size_change_nothing():
         np.testing.assert_array_equal(one, other)
 
 
+NAMES = ("ant", "bee", "cat", "dog", "elk")
 LOADED = """
 import sys
 import keras, numpy as np
@@ -154,6 +155,8 @@ model = keras.saving.load_model(sys.argv[1])
 data = np.load(sys.argv[2])
 np.testing.assert_allclose(model.predict(data["images"], verbose=0)["logits"], data["logits"], rtol=1e-4, atol=1e-5)
 assert int(model.step) == int(data["step"]), model.step
+assert model.class_names == ("ant", "bee", "cat", "dog", "elk")
+assert model.preprocessing == keras_adavit.Preprocessing(crop_fraction=0.9)
 assert model.budget.macs_target == 0.5 and model.optimizer is not None
 assert keras.backend.backend() != "torch" or not model.jit_compile
 model.fit(data["images"], data["labels"], verbose=0)
@@ -166,6 +169,7 @@ assert int(model.step) > int(data["step"])
 def test_model_saved_mid_training_loads_on_every_backend(other, data, tmp_path):
     pytest.importorskip(other)
     model = make_model()
+    model.class_names, model.preprocessing = NAMES, ka.Preprocessing(crop_fraction=0.9)
     groups = keras.optimizers.OptimizerMap(keras.optimizers.AdamW(1e-3), {r".*_gate/.*": keras.optimizers.AdamW(1e-2)})
     model.compile(keras.optimizers.MultiOptimizer(groups), LOSS, budget=ka.BudgetLoss(macs_target=0.5))
     model.fit(*data, batch_size=8, verbose=0)
@@ -209,6 +213,41 @@ def test_impossible_constructor_arguments_are_refused():
         ka.AdaViTClassifier("vit", 3)
     with pytest.raises(ka.InputError, match="`num_classes` must be 1 or more"):
         ka.AdaViTClassifier(ka.AdaViTBackbone(**SIZES), 0)
+
+
+def test_what_it_was_trained_on_is_part_of_the_configuration():
+    model = ka.AdaViTClassifier(ka.AdaViTBackbone(**SIZES), 5, list(NAMES), ka.Preprocessing(crop_fraction=0.5))
+    copy = ka.AdaViTClassifier.from_config(model.get_config())
+    for each in (model, copy):
+        assert each.class_names == NAMES
+        assert each.preprocessing == ka.Preprocessing(crop_fraction=0.5)
+    model.class_names = model.preprocessing = None
+    config = model.get_config()
+    assert (config["class_names"], config["preprocessing"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("class_names", "abcde", "`class_names` must be a tuple of 5 strings or None. Received: class_names='abcde'"),
+        ("class_names", (1, 2, 3, 4, 5), "`class_names` must be a tuple of 5 strings"),
+        ("class_names", NAMES[:4], "`class_names` must be 5, one for each class. Received: 4 names"),
+        ("class_names", (*NAMES[:4], "ant"), "`class_names` must differ from each other. Received: 'ant' more"),
+        ("preprocessing", 0.875, "`preprocessing` must be a `Preprocessing` or None. Received: preprocessing=0.875"),
+        ("preprocessing", ka.Preprocessing(mean=(0.5,), std=(0.5,)), "of the model's channels, 3. Received: 1 of each"),
+        ("preprocessing", {"crop": 1}, "`Preprocessing` must be given its own fields"),
+    ],
+)
+def test_what_it_cannot_have_been_trained_on_is_refused(name, value, message):
+    model = make_model()
+    for call in (
+        lambda: setattr(model, name, value),
+        lambda: ka.AdaViTClassifier(ka.AdaViTBackbone(**SIZES), 5, **{name: value}),
+    ):
+        with pytest.raises(ka.InputError) as error:
+            call()
+        assert message in str(error.value)
+    assert getattr(model, name) is None
 
 
 @pytest.mark.parametrize("stem", ["patch", "t2t_performer", "t2t_transformer"])

@@ -27,6 +27,8 @@ BACKBONE = {
     "layer_norm_epsilon": (0.5, 1.5, HUGE, 1e308),
 }
 
+CLASSIFIER = {"backbone": (), "num_classes": (), "class_names": (None,), "preprocessing": (None, {})}
+
 
 def calls():
     """Yields each argument's name, a function that gives the argument a value, and the junk that it takes."""
@@ -38,7 +40,7 @@ def calls():
         return [(name, lambda value, name=name: call(**{**right, name: value}), takes) for name, takes in names.items()]
 
     yield from vary(ka.AdaViTBackbone, BACKBONE, **SIZES)
-    yield from vary(ka.AdaViTClassifier, {"backbone": (), "num_classes": ()}, backbone=backbone, num_classes=4)
+    yield from vary(ka.AdaViTClassifier, CLASSIFIER, backbone=backbone, num_classes=4)
     names = {"name": (), "num_classes": (), "image_size": (), "weights": (None,)}
     yield from vary(ka.AdaViTClassifier.from_preset, names, name="ada_t2t_vit_7", image_size=32)
     names = {"budget": (None,), "temperature": (None, 0.5, 1.5, HUGE, 1e308), "teacher": (None,)}

@@ -103,6 +103,7 @@ def test_gates_change_positions_of_deit_alone(name):
     assert gated.backbone.positions == "sinusoid"
     assert gated.backbone.gates == ka.GateConfig()
     assert dense.backbone.gates is None
+    assert dense.preprocessing == gated.preprocessing == ka.Preprocessing(crop_fraction=0.9)
     assert (dense.backbone.qkv_bias, dense.backbone.layer_norm_epsilon) == ((False, 1e-5) if t2t else (True, 1e-6))
 
 

@@ -61,6 +61,12 @@ def test_sound_file(model, path):
         np.testing.assert_array_equal(found, expected)
 
 
+def test_file_of_a_model_that_does_not_know_what_it_was_trained_on(path):
+    edit(path, lambda config: [config["config"].pop(name) for name in ("class_names", "preprocessing")] and None)
+    model = load_model(path)
+    assert (model.class_names, model.preprocessing) == (None, None)
+
+
 def test_name_that_is_no_text(path, tmp_path):
     other = shutil.move(path, os.path.join(tmp_path, os.fsdecode(b"caf\xe9.keras")))
     assert load_model(other).num_classes == 3
@@ -127,6 +133,15 @@ WRONG = {
     "other width": set_backbone("width", 4),
     "fewer classes": set_classes(2),
     "classes as text": set_classes("3"),
+    "names of other classes": lambda config: config["config"].update(class_names=["a", "b"]),
+    "names that are no text": lambda config: config["config"].update(class_names=[1, 2, 3]),
+    "other preprocessing": lambda config: config["config"].update(preprocessing={"crop": 1}),
+    "preprocessing of other channels": lambda config: config["config"].update(
+        preprocessing={"mean": [0.5], "std": [0.5]}
+    ),
+    "code for preprocessing": lambda config: config["config"].update(
+        preprocessing=keras.saving.serialize_keras_object(keras.layers.Dense(3))
+    ),
     "no backbone": lambda config: config["config"].pop("backbone") and None,
     "no class": lambda config: config.pop("registered_name") and None,
     "class of the future": lambda config: config.update(registered_name="keras_adavit>AdaViTDetector"),
