@@ -42,3 +42,13 @@ def pair(model, arrays):
             if all(name in arrays for name in names):
                 pairs.append((variable, join(names, [arrays[name] for name in names])))
     return pairs
+
+
+SAFETENSORS = {"image_size": 16, "patch_size": 8, "width": 16, "depth": 2, "num_heads": 2}
+EPSILON = {"timm": 1e-6, "hugging_face": 1e-12}  # of the normalisations, which their files do not tell
+
+
+def safetensors_model(library, num_classes=5, **changes):
+    """The model of `{library}_vit_micro.safetensors`, a file that the library wrote, with new weights."""
+    sizes = {**SAFETENSORS, "layer_norm_epsilon": EPSILON[library], **changes}
+    return ka.AdaViTClassifier(ka.AdaViTBackbone(**sizes), num_classes)

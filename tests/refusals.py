@@ -1,5 +1,6 @@
 """A small compiled classifier, and what a refusal looks like."""
 
+import contextlib
 import re
 
 import keras
@@ -31,3 +32,12 @@ def assert_refuses(call, *arguments):
     assert "Received: " in message
     assert "\n" not in message
     assert len(message) < 600
+
+
+@contextlib.contextmanager
+def assert_untouched(model):
+    """What is done inside leaves every weight of a model as it was."""
+    before = model.get_weights()
+    yield
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from damage import damaged
 from PIL import Image
-from published import micro_model
+from published import micro_model, safetensors_model
 
 import keras_adavit as ka
 from keras_adavit.data.image_folder import ImageFolder
@@ -75,6 +75,21 @@ def test_checkpoint_without_checksums(fixtures, tmp_path, cases):
 
     assert read(tmp_path / "old.pth") == [NO_CHECKSUMS]
     refused, results = outcomes(tmp_path / "damaged.pth", (tmp_path / "old.pth").read_bytes(), cases, read)
+    assert refused > cases / 4
+    assert all(notes == [NO_CHECKSUMS] for notes in results.values())
+    assert not any(what.startswith(("cut", "empty")) for what in results)
+    assert all(np.isfinite(weights).all() for weights in model.get_weights())
+
+
+def test_safetensors_file(fixtures, tmp_path, cases):
+    """Of a format without checksums too."""
+    data = (fixtures / "timm_vit_micro.safetensors").read_bytes()
+    model = safetensors_model("timm")
+
+    def read(path):
+        return ka.load_torch_checkpoint(model, path).notes
+
+    refused, results = outcomes(tmp_path / "damaged.safetensors", data, cases, read)
     assert refused > cases / 4
     assert all(notes == [NO_CHECKSUMS] for notes in results.values())
     assert not any(what.startswith(("cut", "empty")) for what in results)

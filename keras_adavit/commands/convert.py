@@ -1,4 +1,4 @@
-"""Converts a published PyTorch checkpoint into a .keras file."""
+"""Converts a PyTorch or safetensors file of a model into a .keras file."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,21 +12,21 @@ from keras_adavit.gating.config import GateConfig
 from keras_adavit.models.classifier import AdaViTClassifier
 from keras_adavit.models.presets import find_preset
 from keras_adavit.settings import ImageSize, PositiveInt, settings
+from keras_adavit.weights.checkpoint_file import read_checkpoint
 from keras_adavit.weights.load import load_torch_checkpoint
 from keras_adavit.weights.published_names import find_gates
-from keras_adavit.weights.torch_file import read_checkpoint
 
 
 @settings(kw_only=True)
 class Arguments:
-    """Converts a published PyTorch checkpoint into a .keras file.
+    """Converts a PyTorch or safetensors file, a published one or of timm or Hugging Face, into a .keras file.
 
     The model has the gates that the file has; without any, it is the dense model that an adaptive one starts from. What
     no name in a file tells is as in the published models: full heads, tokens that gate the MLP too, thresholds.
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
-    """The published file (.pth, .pth.tar)."""
+    """The file (.pth, .pth.tar, .safetensors)."""
     output: Annotated[Path, tyro.conf.Positional]
     """The .keras file to write; must not exist."""
     preset: str

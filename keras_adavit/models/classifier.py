@@ -95,11 +95,13 @@ class AdaViTClassifier(keras.Model):
             num_classes: Classes K.
             image_size: Side of the square images in pixels, a multiple of 16.
             gates: `GateConfig`; `None` is the plain DeiT or T2T-ViT.
-            weights: `"imagenet"` fetches the published weights of the dense model; positions of another image size are
-                interpolated, the classifier of another number of classes stays new. `None`: random weights.
+            weights: `"imagenet"` fetches the published weights of the dense model; the path of a `.pth` or
+                `.safetensors` file, gated as the model or dense, is read as by `load_torch_checkpoint`; `None`: random
+                weights. Positions of another image size are interpolated; the classifier of another number of classes,
+                and gates that the file has not, stay new.
 
         Raises:
-            InputError: If there is no such preset, or no published weights of it.
+            InputError: If there is no such preset, no published weights of it, or the file does not fit it.
         """
         preset = find_preset(name)
         num_classes = check_integer("num_classes", num_classes)
@@ -107,8 +109,8 @@ class AdaViTClassifier(keras.Model):
         arguments = preset.backbone_arguments(gated=gates is not None)
         backbone = AdaViTBackbone(image_size=image_size, gates=gates, **arguments)
         model = cls(backbone, num_classes, preprocessing=PUBLISHED_PREPROCESSING)
-        if weights:
-            load_torch_checkpoint(model, download(preset.file))
+        if weights is not None:
+            load_torch_checkpoint(model, download(preset.file) if weights == "imagenet" else weights)
         return model
 
     def build(self, input_shape):

@@ -2,12 +2,13 @@
 
 import dataclasses
 import difflib
+import os
 
 from keras_adavit import macs
 from keras_adavit.data.preprocessing import Preprocessing
 from keras_adavit.errors import InputError
 from keras_adavit.gating.config import GateConfig
-from keras_adavit.models.validation import check_choice, describe
+from keras_adavit.models.validation import describe, refuse
 
 PUBLISHED_GATES = GateConfig()  # what the published models gate
 PUBLISHED_PREPROCESSING = Preprocessing(crop_fraction=0.9)  # what they are evaluated on; the rest is ImageNet's
@@ -104,10 +105,12 @@ def find_preset(name, argument="name"):
 
 
 def check_weights(weights, gated):
-    """Raises `InputError` for weights that are not published."""
-    check_choice("weights", weights, ("imagenet", None))
-    if weights and gated:
+    """Raises `InputError` for weights that are neither published nor a file."""
+    is_file = isinstance(weights, str | os.PathLike) and os.path.isfile(weights)
+    if weights not in ("imagenet", None) and not is_file:
+        refuse("weights", "'imagenet', the path of a .pth or .safetensors file, or None", weights)
+    if weights == "imagenet" and gated:
         raise InputError(
-            "`weights` of the gated models have no public address: give `gates=None` for the dense model, or bring "
-            "the file and call `load_torch_checkpoint`. Received: weights='imagenet' with gates"
+            "`weights` of the gated models have no public address: give `gates=None` for the dense model, or the path "
+            "of a file, of which a dense one leaves the gates new. Received: weights='imagenet' with gates"
         )

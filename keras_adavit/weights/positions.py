@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+CUBIC = -0.75  # slope of the cubic kernel at distance 1: torch's
+
 
 def grid_side(num_tokens):
     """Side of the square grid of `num_tokens` tokens without the class token, or 0 if it is no square."""
@@ -27,10 +29,26 @@ def resize_positions(positions, num_tokens):
     Returns:
         Array (1, T', D).
     """
-    import torch
-
     old, new = grid_side(positions.shape[1]), grid_side(num_tokens)
-    grid = torch.from_numpy(positions[:, 1:].reshape(1, old, old, -1).transpose(0, 3, 1, 2).copy())
-    grid = torch.nn.functional.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
-    grid = grid.numpy().transpose(0, 2, 3, 1).reshape(1, new * new, -1)
+    weights = bicubic_weights(old, new)
+    grid = positions[0, 1:].reshape(old, old, -1)
+    grid = np.einsum("yi,xj,ijd->yxd", weights, weights, grid, optimize=True)
+    grid = grid.reshape(1, new * new, -1).astype(positions.dtype)
     return np.concatenate([positions[:, :1], grid], axis=1)
+
+
+def bicubic_weights(old, new):
+    """What each of `old` points counts at each of `new` points between them: float64 matrix (new, old).
+
+    As `torch.nn.functional.interpolate(mode="bicubic", align_corners=False)`: cubic convolution (Keys 1981) of the four
+    nearest points, those beyond the edge being the edge, and no antialiasing.
+    """
+    where = (np.arange(new) + 0.5) * old / new - 0.5
+    nearest = np.floor(where).astype(int)[:, None] + np.arange(-1, 3)  # (new, 4)
+    distance = np.abs(where[:, None] - nearest)
+    near = (CUBIC + 2) * distance**3 - (CUBIC + 3) * distance**2 + 1
+    far = CUBIC * (distance**3 - 5 * distance**2 + 8 * distance - 4)
+    weights = np.zeros((new, old))
+    rows = np.arange(new)[:, None]
+    np.add.at(weights, (rows, nearest.clip(0, old - 1)), np.where(distance <= 1, near, far))
+    return weights

@@ -50,8 +50,18 @@ UNFOLDED = {
 PARAMETERS = {"kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias", "features": "w"}
 QKV = ("query", "key", "value")
 GATE_NAMES = ("_select.", ".norm_policy.")
-DISTILLED = ("dist_token", "head_dist.weight")
 CLASSIFIER = ("head.weight", "head.bias")
+# Names that tell models which this library has not.
+OTHER_MODELS = {
+    "a distilled model, whose second class token takes part in every attention and would have to be gated too": (
+        "dist_token",
+        "head_dist.weight",
+    ),
+    "a model with registers, tokens that take part in every attention and would have to be gated too": ("reg_token",),
+    "a model whose classifier reads the pooled patches": ("fc_norm.weight", "attn_pool.latent"),
+}
+# Of backbones alone: what masked images are made of, and a layer after the class token that no classifier has.
+OTHER_PARTS = ("mask_token", "pooler.dense.weight", "pooler.dense.bias")
 
 
 def published_names(path, stem):
@@ -117,6 +127,13 @@ def join(names, arrays):
 def is_gate(name):
     """Whether a published name belongs to a gate."""
     return any(part in name for part in GATE_NAMES)
+
+
+def find_sizes(arrays):
+    """Width and depth of what published arrays are of: a dict."""
+    class_token = arrays.get("cls_token", np.zeros(()))
+    blocks = {match[1] for match in (re.match(r"blocks\.(\d+)\.", name) for name in arrays) if match}
+    return {"width": class_token.shape[-1] if class_token.ndim else "unknown", "depth": len(blocks)}
 
 
 def find_gates(names):

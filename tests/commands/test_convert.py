@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from safetensors.numpy import save_file
 
 import keras_adavit as ka
 from keras_adavit.commands import main as commands
@@ -40,6 +41,17 @@ def test_gates_are_those_of_the_file(name, fixtures, tmp_path, capsys):
     golden = np.load(fixtures / f"{name}.npz")
     logits = ops.convert_to_numpy(model(golden["images_nchw"].transpose(0, 2, 3, 1))["logits"])
     np.testing.assert_allclose(logits, golden["logits"], rtol=1e-4, atol=1e-4)
+
+
+def test_safetensors_file(fixtures, tmp_path, capsys):
+    weights = torch.load(fixtures / "deit_micro_dense.pth", weights_only=True)["model"]
+    save_file({name: value.numpy() for name, value in weights.items()}, tmp_path / "dense.safetensors")
+    arguments = ["--preset", "micro", "--num-classes", "10", "--image-size", "64", str(tmp_path / "model.keras")]
+    assert main([str(tmp_path / "dense.safetensors"), *arguments]) == 0
+    assert "the file has no checksums" in capsys.readouterr().out
+    golden = np.load(fixtures / "deit_micro_dense.npz")
+    outputs = keras.saving.load_model(tmp_path / "model.keras")(golden["images_nchw"].transpose(0, 2, 3, 1))
+    np.testing.assert_allclose(ops.convert_to_numpy(outputs["logits"]), golden["logits"], rtol=1e-4, atol=1e-4)
 
 
 def test_normalised_policy_input_is_seen_in_the_names(fixtures, tmp_path, capsys):

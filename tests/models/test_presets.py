@@ -10,12 +10,13 @@ import threading
 import numpy as np
 import pytest
 from keras import ops
+from safetensors.numpy import save_file
 
 import keras_adavit as ka
 from keras_adavit.models import presets
 from keras_adavit.weights import download
+from keras_adavit.weights.checkpoint import Checkpoint
 from keras_adavit.weights.load import match
-from keras_adavit.weights.torch_file import Checkpoint
 from keras_adavit.weights.transfer import weights_by_path
 
 # The five published gated models: their preset, and their parameters exactly.
@@ -119,7 +120,8 @@ def test_another_image_size_and_number_of_classes():
     [
         (("ada_deit_smal",), "`name` must be that of a preset, such as ada_deit_small_patch16_224"),
         (("ada_t2t_vit_14", 1000, 100), "`image_size` must be a multiple of `patch_size`"),
-        (("ada_t2t_vit_14", 1000, 224, None, "jft"), "`weights` must be 'imagenet' or None. Received: weights='jft'"),
+        (("ada_t2t_vit_14", 1000, 224, None, "jft"), "`weights` must be 'imagenet', the path of a .pth or"),
+        (("ada_t2t_vit_14", 1000, 224, None, 3), "or None. Received: weights=3"),
         (("ada_t2t_vit_14", 1000, 224, ka.GateConfig(), "imagenet"), "`weights` of the gated models have no public"),
     ],
 )
@@ -174,6 +176,30 @@ def test_imagenet_weights_are_fetched_and_loaded(kind, release, fixtures, monkey
         (release / name).unlink(missing_ok=True)
     # Another size and another number of classes than the file's.
     assert tuple(build(num_classes=3, image_size=96)(np.zeros((1, 96, 96, 3), "float32"))["logits"].shape) == (1, 3)
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize("gates", [None, ka.GateConfig()])
+def test_weights_of_a_file(suffix, gates, fixtures, tmp_path, monkeypatch):
+    micro = dataclasses.replace(presets.PRESETS["ada_deit_tiny_patch16_224"], width=96, depth=4)
+    monkeypatch.setitem(presets.PRESETS, "micro", micro)
+    torch = pytest.importorskip("torch")
+    path = fixtures / "deit_micro_dense.pth"
+    if suffix == "safetensors":
+        weights = torch.load(path, weights_only=True)["model"]
+        path = tmp_path / "deit_micro_dense.safetensors"
+        save_file({name: value.numpy() for name, value in weights.items()}, path)
+    model = ka.AdaViTClassifier.from_preset("micro", 10, 64, gates=gates, weights=path)
+    golden = np.load(fixtures / "deit_micro_dense.npz")  # new gates keep everything
+    logits = model(golden["images_nchw"].transpose(0, 2, 3, 1))["logits"]
+    np.testing.assert_allclose(ops.convert_to_numpy(logits), golden["logits"], rtol=1e-4, atol=1e-4)
+
+
+def test_weights_of_another_preset(fixtures):
+    with pytest.raises(ka.InputError, match=r"the preset, .*width 16, depth 2; the model: width 192, depth 12"):
+        ka.AdaViTClassifier.from_preset(
+            "ada_deit_tiny_patch16_224", gates=None, weights=fixtures / "timm_vit_micro.safetensors"
+        )
 
 
 def test_a_file_that_is_not_the_published_one_is_refused(release, fixtures, monkeypatch, tmp_path):
