@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import keras_adavit as ka
-from keras_adavit.commands import convert, evaluate, export
 from keras_adavit import experiments as recipe
+from keras_adavit.commands import convert, evaluate, export
 
 CLASSES = {name: getattr(recipe, name) for name in recipe.__all__} | {"OpenPolicy": ka.OpenPolicy}
 CLASSES["Preprocessing"] = ka.Preprocessing

@@ -1,7 +1,5 @@
 """The models of a recipe."""
 
-import dataclasses
-
 from keras_adavit.errors import InputError
 from keras_adavit.memory import check_memory
 from keras_adavit.models.backbone import AdaViTBackbone
@@ -68,4 +66,6 @@ def train_gates_alone(model):
 def set_trainable(model, wanted):
     """Lets a training change the weights whose paths are wanted, of those that it could change, and no others."""
     for variable in model.trainable_variables:
-        variable.trainable = wanted(variable.path.removeprefix(f"{model.name}/").removeprefix(f"{model.backbone.name}/"))
+        variable.trainable = wanted(
+            variable.path.removeprefix(f"{model.name}/").removeprefix(f"{model.backbone.name}/")
+        )

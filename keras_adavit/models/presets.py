@@ -100,7 +100,9 @@ def find_preset(name, argument="name"):
     """The `Preset` of a name; raises `InputError`, which speaks of the `argument`, with the nearest names."""
     if not isinstance(name, str) or name not in PRESETS:
         near = difflib.get_close_matches(str(name), PRESETS, n=3, cutoff=0.3) or list(PRESETS)
-        raise InputError(f"`{argument}` must be that of a preset, such as {', '.join(near)}. Received: {argument}={describe(name)}")
+        raise InputError(
+            f"`{argument}` must be that of a preset, such as {', '.join(near)}. Received: {argument}={describe(name)}"
+        )
     return PRESETS[name]
 
 

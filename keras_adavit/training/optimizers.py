@@ -113,16 +113,15 @@ def adamw(
         clip_norm: Largest norm of a single variable's gradient; `None` does not clip.
         global_clip_norm: Largest norm of all gradients together; `None` does not clip.
         factors: Factors of the learning rate, see `ScaledAdamW`.
-        average: Momentum a step, in [0, 1), of the moving average of the weights; `None` keeps none.
+        average: Momentum an update, in [0, 1), of the moving average of the weights; `None` keeps none.
         accumulate: Batches whose mean gradient makes one update; steps count batches.
 
     Returns:
         A Keras optimizer.
     """
-    updates = max(steps // accumulate, 1)
     return ScaledAdamW(
-        # Keras' counter, which the schedule reads, counts updates.
-        warmup_cosine(learning_rate, updates, warmup_steps // accumulate, min(final_learning_rate, learning_rate)),
+        # Keras' schedules count batches, also where several make one update.
+        warmup_cosine(learning_rate, steps, warmup_steps, min(final_learning_rate, learning_rate)),
         decay=weight_decay,
         factors=factors,
         clipnorm=clip_norm,

@@ -12,12 +12,8 @@ from PIL import Image
 
 from keras_adavit.data.augment import Augment
 from keras_adavit.data.image_folder import ImageFolder, name_bad_images
-<<<<<<< HEAD
 from keras_adavit.data.pipeline import denormalize, from_epoch
-=======
-from keras_adavit.data.pipeline import denormalize
 from keras_adavit.data.preprocessing import Preprocessing
->>>>>>> metadata
 from keras_adavit.errors import InputError, printable
 
 COLORS = {"cat": (200, 30, 30), "dog": (30, 200, 30), "elk": (30, 30, 200)}

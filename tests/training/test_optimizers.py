@@ -5,7 +5,8 @@ from keras import ops
 
 import keras_adavit as ka
 from keras_adavit.training import schedules
-from keras_adavit.training.optimizers import adamw, portable_config
+from keras_adavit.training.optimizers import adamw, gate_factors, layer_factors, portable_config
+from keras_adavit.weights.transfer import weights_by_path
 
 
 def value(schedule, step):
@@ -26,42 +27,84 @@ def test_linear_and_plain_numbers():
     assert value(0.25, 3) == 0.25
 
 
-def trained(**arguments):
-    """A model, and its weights before and after a step with gradients of zero: what decays, shrinks."""
-    backbone = ka.AdaViTBackbone(image_size=8, patch_size=4, width=8, depth=2, num_heads=2, gates=ka.GateConfig())
-    model = ka.AdaViTClassifier(backbone, num_classes=3)
-    for variable in model.trainable_variables:
+def make_model(depth=2):
+    backbone = ka.AdaViTBackbone(image_size=8, patch_size=4, width=8, depth=depth, num_heads=2, gates=ka.GateConfig())
+    return ka.AdaViTClassifier(backbone, num_classes=3)
+
+
+def apply(model, optimizer, gradient, times=1):
+    """How much each weight, all ones before, moved down under gradients that are the same everywhere: by path."""
+    variables = model.trainable_variables
+    for variable in variables:
         variable.assign(np.ones(variable.shape))
-    optimizer = adamw(0.1, steps=10, clip_norm=1.0, **arguments)
-    optimizer.build(model.trainable_variables)
-    optimizer.apply([ops.zeros(v.shape) for v in model.trainable_variables], model.trainable_variables)
-    return {v.path: float(ops.convert_to_numpy(v).ravel()[0]) for v in model.trainable_variables}
-
-
-@pytest.mark.parametrize("gate_learning_rate", [None, 0.5])
-def test_decay_spares_biases_norms_class_token_positions_and_gates_of_their_own(gate_learning_rate):
-    after = trained(weight_decay=0.1, gate_learning_rate=gate_learning_rate)
-    kept = {path for path, value in after.items() if value == 1.0}
-    spared = ("bias", "gamma", "beta", "class_token", "position")
-    expected = {p for p in after if p.endswith(spared) or (gate_learning_rate and "_gate/" in p)}
-    assert kept == expected
-    decayed = [value for path, value in after.items() if path not in expected]
-    np.testing.assert_allclose(decayed, 1 - 0.1 * 0.1, rtol=1e-5)
-
-
-def test_gates_learn_at_their_own_rate():
-    backbone = ka.AdaViTBackbone(image_size=8, patch_size=4, width=8, depth=2, num_heads=2, gates=ka.GateConfig())
-    variables = ka.AdaViTClassifier(backbone, num_classes=3).trainable_variables
-    before = [ops.convert_to_numpy(v).copy() for v in variables]
-    optimizer = adamw(1e-3, steps=10, weight_decay=0.0, gate_learning_rate=1e-2)
     optimizer.build(variables)
-    optimizer.apply([ops.ones(v.shape) for v in variables], variables)
-    for variable, old in zip(variables, before, strict=True):
-        step = np.abs(ops.convert_to_numpy(variable) - old).mean()
-        assert step == pytest.approx(1e-2 if "_gate/" in variable.path else 1e-3, rel=1e-3)
+    for _ in range(times):
+        optimizer.apply([gradient * ops.ones(v.shape) for v in variables], variables)
+    return {
+        path: 1 - float(ops.convert_to_numpy(v).ravel()[0]) for path, v in weights_by_path(model).items() if v.trainable
+    }
+
+
+def test_decay_spares_biases_norms_class_token_positions_and_gates():
+    moved = apply(make_model(), adamw(0.1, steps=10, weight_decay=0.1), 0.0)
+    spared = ("bias", "gamma", "beta", "class_token", "position")
+    decayed = {path for path in moved if not path.endswith(spared) and "_gate/" not in path}
+    assert {path for path, step in moved.items() if step} == decayed
+    np.testing.assert_allclose([moved[path] for path in decayed], 0.1 * 0.1, rtol=1e-4)
+
+
+def test_each_kind_of_gate_learns_at_its_own_rate():
+    factors = gate_factors({"token": 10.0, "head": 2.0, "block": 1.0})
+    moved = apply(make_model(), adamw(1e-3, steps=10, weight_decay=0.0, factors=factors), 1.0)
+    for path, step in moved.items():
+        expected = 1e-2 if "token_gate/" in path else 2e-3 if "head_gate/" in path else 1e-3
+        assert step == pytest.approx(expected, rel=1e-3), path
+
+
+def test_rates_fall_from_layer_to_layer_and_decay_with_them():
+    moved = apply(make_model(3), adamw(1e-2, steps=10, weight_decay=0.0, factors=layer_factors(0.5, 3)), 1.0)
+    expected = {"stem/": 4, "class_token": 4, "position": 4, "block_0/": 3, "block_1/": 2, "block_2/": 1}
+    for path, step in moved.items():
+        power = 0 if "_gate/" in path else next((n for start, n in expected.items() if path.startswith(start)), 0)
+        assert step == pytest.approx(1e-2 * 0.5**power, rel=1e-3), path
+    decayed = apply(make_model(3), adamw(1e-2, steps=10, weight_decay=0.1, factors=layer_factors(0.5, 3)), 0.0)
+    assert decayed["block_0/mlp/expand/kernel"] == pytest.approx(1e-3 / 8, rel=1e-3)
+
+
+def test_clipping_by_global_norm():
+    model = make_model()
+    optimizer = adamw(1e-3, steps=10, global_clip_norm=1e-3, weight_decay=0.0)
+    count = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    apply(model, optimizer, 5.0)
+    first = next(variable for variable in optimizer.variables if "momentum" in variable.path)
+    # All gradients are alike, so that each is clipped to 1e-3 / √count, and the first moment is a tenth of that.
+    momentum = np.abs(ops.convert_to_numpy(first)).max()
+    assert momentum == pytest.approx(0.1 * 1e-3 / count**0.5, rel=1e-3)
+
+
+def test_batches_are_accumulated_to_one_update():
+    whole = apply(make_model(), adamw(1e-2, steps=10**6, weight_decay=0.1), 1.0, times=3)
+    parts = apply(make_model(), adamw(1e-2, steps=10**6, weight_decay=0.1, accumulate=2), 1.0, times=6)
+    assert parts == pytest.approx(whole, rel=1e-4)
+
+
+def test_weights_are_averaged_over_updates():
+    means = {}
+    for accumulate in (1, 2):
+        model = make_model()
+        optimizer = adamw(1e-2, steps=100 * accumulate, weight_decay=0.0, average=0.9, accumulate=accumulate)
+        apply(model, optimizer, 1.0, times=8 * accumulate)
+        own = float(ops.convert_to_numpy(model.backbone.class_token).ravel()[0])
+        optimizer.finalize_variable_values(model.trainable_variables)
+        means[accumulate] = float(ops.convert_to_numpy(model.backbone.class_token).ravel()[0])
+        assert own < means[accumulate] < 1
+    assert means[1] == pytest.approx(means[2], abs=0.01)
 
 
 def test_saved_optimizers_name_no_backend():
-    config = portable_config(keras.saving.serialize_keras_object(adamw(1e-3, 10, gate_learning_rate=1e-2)))
-    assert "backend.torch" not in str(config)
-    assert isinstance(keras.saving.deserialize_keras_object(config), keras.optimizers.MultiOptimizer)
+    optimizer = adamw(1e-3, 10, factors={"a": 2.0}, average=0.5, global_clip_norm=1.0)
+    for each in (optimizer, keras.optimizers.AdamW(1e-3)):
+        config = portable_config(keras.saving.serialize_keras_object(each))
+        assert "backend.torch" not in str(config)
+        again = keras.saving.deserialize_keras_object(config)
+        assert again.get_config() == each.get_config()
