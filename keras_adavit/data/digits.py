@@ -65,9 +65,9 @@ class Digits:
         Returns:
             `Splits` with images float32 `(B, image_size, image_size, 1)` and labels int32 `(B,)`.
         """
+        start_tensorflow()
         import tensorflow as tf
 
-        start_tensorflow()
         digits, labels, held_out, held_out_labels = digit_arrays()
         epoch = len(digits) * self.repeats
         self.check_memory(len(held_out) * self.validation_draws + min(batch_size, epoch))

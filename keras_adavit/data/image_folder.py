@@ -52,9 +52,9 @@ class ImageFolder(Photos):
             InputError: If the folder is not laid out as described, the classes of the splits differ, a file
                 is not an image (with `on_bad_image="error"`).
         """
+        start_tensorflow()
         import tensorflow as tf
 
-        start_tensorflow()
         splits = find_splits(self.path)
         train, validation = (list_images(split) for split in splits)
         _check_same_classes(train, validation, splits)

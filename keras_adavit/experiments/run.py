@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_adavit.data.image_folder import name_bad_images
-from keras_adavit.data.pipeline import check_batch_size
+from keras_adavit.data.pipeline import check_batch_size, start_tensorflow
 from keras_adavit.evaluation import tables, visualize
 from keras_adavit.evaluation.evaluate import check_data, evaluate
 from keras_adavit.evaluation.timing import measure
@@ -53,6 +53,7 @@ def run(recipe, console, folder=None):
         NonFiniteLossError: If a loss is no longer finite. The models of the epochs before it stay.
         StoppedError: If it is interrupted once training has begun.
     """
+    start_tensorflow()  # which Keras seeds too, whatever the backend
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy(recipe.precision)
     splits = recipe.data.load(recipe.batch_size, recipe.seed)
@@ -91,7 +92,7 @@ def train_on(splits, recipe, console, folder):
             highlight=False,
             soft_wrap=True,
         )
-        if splits.split_table is not None and not resumed:
+        if getattr(splits, "split_table", None) is not None and not resumed:
             write_text(folder / "split.csv", splits.split_table)
         try:
             seconds = train_stages(models, recipe, splits, folder, console, resumed)
@@ -142,7 +143,7 @@ def close(models, recipe, splits, seconds, folder, console):
     images, labels = (np.asarray(part) for part in next(iter(validation)))
     timing = None
     if "adaptive" in kept:
-        timing = measure(kept["adaptive"], images)
+        timing = measure(kept["adaptive"], images, rounds=3)
         results["timing"] = dataclasses.asdict(timing)
         visualize.save_policy_picture(
             kept["adaptive"], images, labels, folder / "policy.png", splits.class_names, splits.mean, splits.std

@@ -106,8 +106,9 @@ def compile_model(model, recipe, training, steps, teacher):
         options = {
             "budget": ramp_budget(recipe.budget, model.dense_macs, int(steps * training.budget_ramp)),
             "temperature": temperature_schedule(recipe.gates.temperature, training.final_temperature, steps),
-            "training_policy": training.policy,
         }
+        if training.policy is not None:
+            options["training_policy"] = training.policy
         if recipe.distillation is not None:
             options |= {"teacher": teacher, "distillation": recipe.distillation}
     model.compile(
