@@ -3,6 +3,9 @@
 import os
 
 from rich.table import Table
+from rich.text import Text
+
+from keras_adavit.errors import printable
 
 
 def print_comparison(evaluations, seconds, console):
@@ -73,6 +76,24 @@ def print_evaluation(evaluation, console):
     console.print(usage)
 
 
+def print_predictions(files, predictions, console):
+    """Prints the most probable classes of each image and what it cost.
+
+    Args:
+        files: Name of each image.
+        predictions: A `Prediction` of each.
+        console: A `rich` console.
+    """
+    for file, found in zip(files, predictions, strict=True):
+        share = f": {found.macs_share:.3f} of the dense model's MACs"
+        console.print(Text.assemble((printable(file), "bold"), share), overflow="fold")
+        table = Table("class", show_edge=False)
+        table.add_column("probability", justify="right")
+        for name, probability in zip(found.classes, found.probabilities, strict=True):
+            table.add_row(plain(name), f"{probability:.1%}")
+        console.print(table, "")
+
+
 def print_classes(classes, class_names, dense_macs, console, count_shown=5):
     """Prints the classes with the fewest and with the most MACs.
 
@@ -90,7 +111,7 @@ def print_classes(classes, class_names, dense_macs, console, count_shown=5):
     for shown in [classes] if few else [classes[:count_shown], classes[-count_shown:]]:
         for each in shown:
             share = f"{each.macs / dense_macs:.3f}"
-            table.add_row(class_names[each.label], str(each.images), count(each.macs), share, f"{each.top1:.2%}")
+            table.add_row(plain(class_names[each.label]), str(each.images), count(each.macs), share, f"{each.top1:.2%}")
         table.add_section()
     console.print(table)
 
@@ -110,6 +131,11 @@ def print_next_steps(folder, console):
         ),
     ):
         console.print(f"{text}: [bold]{command}[/bold]", highlight=False, soft_wrap=True)
+
+
+def plain(name):
+    """A name as it is: what looks like markup in it is none."""
+    return Text(printable(name))
 
 
 def count(macs):
