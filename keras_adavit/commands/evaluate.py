@@ -19,14 +19,17 @@ from keras_adavit.evaluation.analysis import Breakdown, check_path
 from keras_adavit.evaluation.calibration import calibrate
 from keras_adavit.evaluation.evaluate import check_data, evaluate
 from keras_adavit.evaluation.predict import FirstOutputs, predict, read_photos
+from keras_adavit.evaluation.timing import measure
 from keras_adavit.evaluation.visualize import save_policy_picture
 from keras_adavit.experiments.recipe import load_recipe
 from keras_adavit.files import check_writable, write_text
 from keras_adavit.gating.external import OpenPolicy, RandomPolicy
+from keras_adavit.memory import check_memory
 from keras_adavit.models.saved import load_model
 from keras_adavit.settings import BatchSize, PositiveFloat, PositiveInt, Seed, Share, Words, settings
 
 PICTURED, PHOTOS_PICTURED = 6, 12  # images of a data set, and of `--images`, in a picture
+TIMED = 64  # images of a turn, where a batch is smaller
 Images = Annotated[tuple[Path, ...], Words("paths of image files and folders")]
 Budgets = Annotated[tuple[PositiveFloat, ...], Words("positive numbers")]
 
@@ -45,8 +48,8 @@ class Arguments:
     """File (.png) to draw in what each block kept, of the first 6 validation images, or 12 of `--images`."""
     json: Path | None = None
     """File to write the figures to."""
-    batch_size: BatchSize = 128
-    """Images in a batch."""
+    batch_size: BatchSize | None = None
+    """Images in a batch; if not given 128, with `--time` 32."""
     policy: Literal["learned", "random", "open"] = "learned"
     """What decides: the model's gates, chance at the usages below, or nothing: everything is used."""
     token_usage: Share | None = None
@@ -64,6 +67,8 @@ class Arguments:
     so that it is met on the images, and prints the curve. The model file stays as it is."""
     calibration_images: PositiveInt = 1024
     """With `--macs`, how many of the images, at most, the thresholds are fitted to."""
+    time: bool = False
+    """Instead of the figures, images a second: dense, masked and packed, in turns on the same images."""
     analyze: Path | None = None
     """File (.npz) to write each image's label, prediction, MACs and policy to; prints MACs by class too."""
 
@@ -86,6 +91,19 @@ class Arguments:
             raise InputError(
                 "`--macs` needs the learned policy, without `--analyze`. Received: --macs with one of them"
             )
+
+        if self.time:
+            defaults = {"policy": "learned", "execution": "masked", "macs": (), "analyze": None, "picture": None}
+            for name, default in defaults.items():
+                if getattr(self, name) != default:
+                    raise InputError(
+                        f"`--time` measures the learned policy, masked and packed, without `--{name}`. Received: both"
+                    )
+
+    @property
+    def images_in_batch(self):
+        """Images in a batch."""
+        return self.batch_size or (32 if self.time else 128)
 
     def make_policy(self):
         """The policy object that the arguments speak of; `None` lets the gates decide."""
@@ -111,8 +129,11 @@ def main(arguments):
 def on_photos(model, arguments, console):
     """Prints what the model says of the images of `--images`, and returns it."""
     files = find_photos(arguments.images)
+    if arguments.time:
+        photos = read_photos(files[: max(TIMED, arguments.images_in_batch)], model, arguments.images_in_batch)
+        return show_time(model, np.concatenate(list(photos)), arguments, console)
     first = FirstOutputs(PHOTOS_PICTURED)
-    found = predict(model, read_photos(files, model, arguments.batch_size), arguments.make_policy(), first.add)
+    found = predict(model, read_photos(files, model, arguments.images_in_batch), arguments.make_policy(), first.add)
     tables.print_predictions(files, found, console)
     if arguments.picture is not None:
         images = next(read_photos(files[:PHOTOS_PICTURED], model))
@@ -125,9 +146,12 @@ def on_photos(model, arguments, console):
 def on_data(model, arguments, console):
     """Prints what the model does with the validation images of a data set, and returns it."""
     source = find_data(model, arguments.model, arguments.data)
-    splits = source.load(arguments.batch_size, seed=0)
+    splits = source.load(arguments.images_in_batch, seed=0)
     check_data(model, splits, splits.validation.element_spec[0].shape[1:])
     with name_bad_images(splits):
+        if arguments.time:
+            some = splits.validation.unbatch().take(max(TIMED, arguments.images_in_batch))
+            return show_time(model, np.stack([image for image, _ in some.as_numpy_iterator()]), arguments, console)
         return (show_budgets if arguments.macs else show_evaluation)(model, splits, arguments, console)
 
 
@@ -155,13 +179,23 @@ def show_evaluation(model, splits, arguments, console):
 def show_budgets(model, splits, arguments, console):
     """Prints an `Evaluation` for each budget of `--macs`, smallest first."""
     images = min(arguments.calibration_images, splits.validation_examples)
-    some = splits.validation.unbatch().take(images).batch(min(arguments.batch_size, images)).cache()
+    some = splits.validation.unbatch().take(images).batch(min(arguments.images_in_batch, images)).cache()
     found = {}
     for macs in sorted(set(arguments.macs)):
         calibrate(model, some, macs)
         found[macs] = evaluate(model, splits.validation)
     tables.print_curve(found, console)
     return {str(macs): dataclasses.asdict(each) for macs, each in found.items()}
+
+
+def show_time(model, images, arguments, console):
+    """Prints images a second, dense, masked and packed; images come again where they do not fill a batch."""
+    batch = arguments.images_in_batch
+    check_memory(images[0].nbytes * batch, "A batch of images", f"batch_size={batch}")
+    images = np.resize(images, (max(len(images), batch), *images.shape[1:]))
+    found = measure(model, images, batch)
+    tables.print_timing(found, console)
+    return dataclasses.asdict(found)
 
 
 def draw(path, model, images, labels, class_names, preprocessing, outputs):

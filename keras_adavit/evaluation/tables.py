@@ -8,13 +8,14 @@ from rich.text import Text
 from keras_adavit.errors import printable
 
 
-def print_comparison(evaluations, seconds, console):
+def print_comparison(evaluations, seconds, console, timing=None):
     """Prints dense against adaptive.
 
     Args:
         evaluations: Dict from `dense` and `adaptive` to an `Evaluation`.
         seconds: Dict from either to the seconds of its training, if it was trained.
         console: A `rich` console.
+        timing: A `Timing` of the adaptive model, if it was measured.
     """
     table = Table(title="Dense against adaptive, after the last epoch, on the validation images")
     table.add_column("")
@@ -36,6 +37,21 @@ def print_comparison(evaluations, seconds, console):
     for title, show in rows.items():
         table.add_row(title, *(show(each) for each in evaluations.values()))
     table.add_row("training time", *(f"{seconds[name]:.0f} s" if name in seconds else "-" for name in evaluations))
+    if timing is not None:
+        speeds = {"dense": f"{timing.dense:.1f}", "adaptive": f"{timing.packed:.1f} packed, {timing.masked:.1f} masked"}
+        table.add_row("images a second", *(speeds[name] for name in evaluations))
+    console.print(table)
+
+
+def print_timing(timing, console):
+    """Prints a `Timing`."""
+    how = f"{timing.images} images in batches of {timing.batch_size}, medians of {timing.rounds} turns"
+    table = Table(title=f"On {timing.backend}: {how}")
+    for title in ("", "images a second", "over dense", "MACs, share of dense"):
+        table.add_column(title, justify="right" if title else "left")
+    for name in ("dense", "masked", "packed"):
+        speed, share = getattr(timing, name), 1.0 if name == "dense" else timing.macs_share
+        table.add_row(name, f"{speed:.1f}", f"{speed / timing.dense:.2f}", f"{share:.3f}")
     console.print(table)
 
 

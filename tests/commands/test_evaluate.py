@@ -92,6 +92,17 @@ def test_picture_of_a_data_set(folder, capsys, tmp_path):
     assert (tmp_path / "policy.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("images", [("--images", "a.png"), ("--data", "data")])
+def test_time(images, folder, capsys, tmp_path):
+    code, out, _ = run(capsys, *images, "--time", "--batch-size", "4", "--json", "time.json")
+    assert (code, "in batches of 4, medians of 5 turns" in out) == (0, True)
+    found = json.loads((tmp_path / "time.json").read_text())
+    assert min(found[name] for name in ("dense", "masked", "packed")) > 0
+    assert (found["batch_size"], found["images"]) == (4, 4 if images[0] == "--images" else 8)
+    for part in ("dense", "masked", "packed", f"{found['macs_share']:.3f}"):
+        assert part in out
+
+
 def test_data_of_other_classes(folder, capsys, tmp_path):
     (tmp_path / "data" / "train" / "elk").rename(tmp_path / "data" / "train" / "fox")
     (tmp_path / "data" / "val" / "elk").rename(tmp_path / "data" / "val" / "fox")
@@ -114,6 +125,10 @@ def test_data_of_other_classes(folder, capsys, tmp_path):
         (["--images", "a.png", "--analyze", "a.npz"], "`--analyze` needs a data set"),
         (["--images", "a.png", "--picture", "a.jpg"], "`--picture` must be a file ending in .png. Received: a.jpg"),
         (["--data", "data", "--macs", "0.5", "--picture", "b.png"], "`--picture` needs one budget"),
+        (["--images", "a.png", "--time", "--picture", "b.png"], "`--time` measures the learned policy, masked and"),
+        (["--images", "a.png", "--time", "--execution", "packed"], "without `--execution`. Received: both"),
+        (["--images", "a.png", "--time", "--batch-size", "1048576000"], "`batch_size` must be"),
+        (["--data", "data", "--time", "--policy", "open"], "without `--policy`. Received: both"),
     ],
 )
 def test_wrong_arguments(arguments, message, capsys, tmp_path):
