@@ -36,7 +36,10 @@ Budgets = Annotated[tuple[PositiveFloat, ...], Words("positive numbers")]
 
 @settings(kw_only=True)
 class Arguments:
-    """Prints top-1, top-5, loss, MACs and the usage of every block of a model on its validation images."""
+    """Prints top-1, top-5, loss, MACs and the usage of every block of a model on its validation images.
+
+    With `--images` it says what images without labels are, and what each costs.
+    """
 
     model: Annotated[Path, tyro.conf.Positional]
     """The model, a .keras file."""
@@ -91,7 +94,6 @@ class Arguments:
             raise InputError(
                 "`--macs` needs the learned policy, without `--analyze`. Received: --macs with one of them"
             )
-
         if self.time:
             defaults = {"policy": "learned", "execution": "masked", "macs": (), "analyze": None, "picture": None}
             for name, default in defaults.items():
