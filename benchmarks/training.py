@@ -8,8 +8,6 @@ of the medians. Prints one line: backend, dense and gated milliseconds a step, a
 
 import dataclasses
 import os
-import statistics
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -18,6 +16,7 @@ import numpy as np
 import tyro
 
 import keras_adavit as ka
+from keras_adavit.evaluation.timing import time_in_turns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +59,11 @@ def build(arguments, gates):
     return model
 
 
+def train(model, images, labels, steps):
+    for _ in range(steps):
+        model.train_on_batch(images, labels)
+
+
 def main():
     arguments = tyro.cli(Arguments)
     rng = np.random.default_rng(0)
@@ -67,15 +71,8 @@ def main():
     images = rng.normal(size=(arguments.batch_size, side, side, 3)).astype("float32")
     labels = rng.integers(0, 100, arguments.batch_size)
     models = {"dense": build(arguments, None), "gated": build(arguments, ka.GateConfig())}
-    seconds = {name: [] for name in models}
-    for turn in range(arguments.rounds + 1):
-        for name, model in models.items():
-            start = time.perf_counter()
-            for _ in range(arguments.steps):
-                model.train_on_batch(images, labels)
-            if turn:  # the first compiles
-                seconds[name].append((time.perf_counter() - start) / arguments.steps)
-    dense, gated = (statistics.median(seconds[name]) for name in models)
+    steps = {name: lambda model=model: train(model, images, labels, arguments.steps) for name, model in models.items()}
+    dense, gated = (seconds / arguments.steps for seconds in time_in_turns(steps, arguments.rounds).values())
     print(
         f"{keras.backend.backend()}: dense {dense * 1e3:.1f} ms, gated {gated * 1e3:.1f} ms a step of "
         f"{arguments.batch_size} images, ratio {gated / dense:.3f}"

@@ -26,6 +26,7 @@ BACKEND = {
     "packed/dispatch.py",
     "data/pipeline.py",
     "training/distillation.py",
+    "evaluation/timing.py",
     "experiments/run.py",
     "experiments/stage.py",
     "training/checkpoint.py",

@@ -5,38 +5,54 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import tyro
 from rich.console import Console
 
 from keras_adavit.commands.arguments import parse
 from keras_adavit.data.image_folder import name_bad_images
+from keras_adavit.data.photo_files import find_photos
 from keras_adavit.data.sources import ImageFolder
-from keras_adavit.errors import InputError
+from keras_adavit.errors import InputError, printable
 from keras_adavit.evaluation import tables
 from keras_adavit.evaluation.analysis import Breakdown, check_path
 from keras_adavit.evaluation.calibration import calibrate
 from keras_adavit.evaluation.evaluate import check_data, evaluate
+from keras_adavit.evaluation.predict import FirstOutputs, predict, read_photos
+from keras_adavit.evaluation.timing import measure
+from keras_adavit.evaluation.visualize import save_policy_picture
 from keras_adavit.experiments.recipe_file import load_recipe
 from keras_adavit.files import check_writable, write_text
 from keras_adavit.gating.external import OpenPolicy, RandomPolicy
+from keras_adavit.memory import check_memory
 from keras_adavit.models.saved import load_model
 from keras_adavit.settings import BatchSize, PositiveFloat, PositiveInt, Seed, Share, Words, settings
 
+PICTURED, PHOTOS_PICTURED = 6, 12  # images of a data set, and of `--images`, in a picture
+TIMED = 64  # images of a turn, where a batch is smaller
+Images = Annotated[tuple[Path, ...], Words("paths of image files and folders")]
 Budgets = Annotated[tuple[PositiveFloat, ...], Words("positive numbers")]
 
 
 @settings(kw_only=True)
 class Arguments:
-    """Prints top-1, top-5, loss, MACs and the usage of every block of a model on its validation images."""
+    """Prints top-1, top-5, loss, MACs and the usage of every block of a model on its validation images.
+
+    With `--images` it says what images without labels are, and what each costs.
+    """
 
     model: Annotated[Path, tyro.conf.Positional]
     """The model, a .keras file."""
     data: Path | None = None
     """A recipe (.py), or a folder of images with `train` and `val`; the recipe beside the model if not given."""
+    images: Images = ()
+    """Instead of a data set, image files and folders of some: prints the most probable classes of each."""
+    picture: Path | None = None
+    """File (.png) to draw in what each block kept, of the first 6 validation images, or 12 of `--images`."""
     json: Path | None = None
     """File to write the figures to."""
-    batch_size: BatchSize = 128
-    """Images in a batch."""
+    batch_size: BatchSize | None = None
+    """Images in a batch; if not given 128, with `--time` 32."""
     policy: Literal["learned", "random", "open"] = "learned"
     """What decides: the model's gates, chance at the usages below, or nothing: everything is used."""
     token_usage: Share | None = None
@@ -54,6 +70,8 @@ class Arguments:
     so that it is met on the images, and prints the curve. The model file stays as it is."""
     calibration_images: PositiveInt = 1024
     """With `--macs`, how many of the images, at most, the thresholds are fitted to."""
+    time: bool = False
+    """Instead of the figures, images a second: dense, masked and packed, in turns on the same images."""
     analyze: Path | None = None
     """File (.npz) to write each image's label, prediction, MACs and policy to; prints MACs by class too."""
 
@@ -66,10 +84,28 @@ class Arguments:
             raise InputError(
                 "`--policy random` needs one of `--token-usage`, `--head-usage` and `--block-usage`. Received: none"
             )
+        if self.images:
+            for name in ("data", "macs", "analyze"):
+                if getattr(self, name):
+                    raise InputError(f"`--{name}` needs a data set, `--images` is none. Received: both")
+        if self.macs and self.picture is not None:
+            raise InputError("`--picture` needs one budget, that of the model, without `--macs`. Received: both")
         if self.macs and (self.policy != "learned" or self.analyze is not None):
             raise InputError(
                 "`--macs` needs the learned policy, without `--analyze`. Received: --macs with one of them"
             )
+        if self.time:
+            defaults = {"policy": "learned", "execution": "masked", "macs": (), "analyze": None, "picture": None}
+            for name, default in defaults.items():
+                if getattr(self, name) != default:
+                    raise InputError(
+                        f"`--time` measures the learned policy, masked and packed, without `--{name}`. Received: both"
+                    )
+
+    @property
+    def images_in_batch(self):
+        """Images in a batch."""
+        return self.batch_size or (32 if self.time else 128)
 
     def make_policy(self):
         """The policy object that the arguments speak of; `None` lets the gates decide."""
@@ -86,23 +122,88 @@ def main(arguments):
     check_outputs(arguments)
     model = load_model(arguments.model)
     model.execution = arguments.execution
+    figures = (on_photos if arguments.images else on_data)(model, arguments, Console())
+    if arguments.json is not None:
+        write_text(arguments.json, json.dumps(figures, indent=2) + "\n")
+    return 0
+
+
+def on_photos(model, arguments, console):
+    """Prints what the model says of the images of `--images`, and returns it."""
+    files = find_photos(arguments.images)
+    if arguments.time:
+        photos = read_photos(files[: max(TIMED, arguments.images_in_batch)], model, arguments.images_in_batch)
+        return show_time(model, np.concatenate(list(photos)), arguments, console)
+    first = FirstOutputs(PHOTOS_PICTURED)
+    found = predict(model, read_photos(files, model, arguments.images_in_batch), arguments.make_policy(), first.add)
+    tables.print_predictions(files, found, console)
+    if arguments.picture is not None:
+        images = next(read_photos(files[:PHOTOS_PICTURED], model))
+        draw(arguments.picture, model, images, None, model.class_names, model.preprocessing, first)
+        if len(files) > len(images):
+            console.print(f"In the picture are the first {len(images)} of {len(files)} images.", highlight=False)
+    return [{"file": printable(file), **dataclasses.asdict(each)} for file, each in zip(files, found, strict=True)]
+
+
+def on_data(model, arguments, console):
+    """Prints what the model does with the validation images of a data set, and returns it."""
     source = find_data(model, arguments.model, arguments.data)
-    splits = source.load(arguments.batch_size, seed=0)
+    splits = source.load(arguments.images_in_batch, seed=0)
     check_data(model, splits, splits.validation.element_spec[0].shape[1:])
     with name_bad_images(splits):
-        if arguments.macs:
-            curve = evaluate_budgets(model, splits, arguments)
-            tables.print_curve(curve, Console())
-            write_json(arguments.json, {str(macs): dataclasses.asdict(each) for macs, each in curve.items()})
-            return 0
-        breakdown = None if arguments.analyze is None else Breakdown()
-        found = evaluate(model, splits.validation, arguments.make_policy(), breakdown and breakdown.add)
-    tables.print_evaluation(found, Console())
-    if breakdown is not None:
-        tables.print_classes(breakdown.by_class(), splits.class_names, model.dense_macs, Console())
+        if arguments.time:
+            some = splits.validation.unbatch().take(max(TIMED, arguments.images_in_batch))
+            return show_time(model, np.stack([image for image, _ in some.as_numpy_iterator()]), arguments, console)
+        return (show_budgets if arguments.macs else show_evaluation)(model, splits, arguments, console)
+
+
+def show_evaluation(model, splits, arguments, console):
+    """Prints the figures, by class too with `--analyze`, and draws with `--picture`."""
+    breakdown, first = Breakdown(), FirstOutputs(PICTURED)
+    asked = [(arguments.analyze, breakdown), (arguments.picture, first)]
+    observers = [observer for path, observer in asked if path is not None]
+
+    def observe(labels, outputs):
+        for observer in observers:
+            observer.add(labels, outputs)
+
+    found = evaluate(model, splits.validation, arguments.make_policy(), observe)
+    tables.print_evaluation(found, console)
+    if arguments.analyze is not None:
+        tables.print_classes(breakdown.by_class(), splits.class_names, model.dense_macs, console)
         breakdown.save(arguments.analyze)
-    write_json(arguments.json, dataclasses.asdict(found))
-    return 0
+    if arguments.picture is not None:
+        images, labels = zip(*splits.validation.unbatch().take(PICTURED).as_numpy_iterator(), strict=True)
+        draw(arguments.picture, model, np.stack(images), labels, splits.class_names, splits.preprocessing, first)
+    return dataclasses.asdict(found)
+
+
+def show_budgets(model, splits, arguments, console):
+    """Prints an `Evaluation` for each budget of `--macs`, smallest first."""
+    images = min(arguments.calibration_images, splits.validation_examples)
+    some = splits.validation.unbatch().take(images).batch(min(arguments.images_in_batch, images)).cache()
+    found = {}
+    for macs in sorted(set(arguments.macs)):
+        calibrate(model, some, macs)
+        found[macs] = evaluate(model, splits.validation)
+    tables.print_curve(found, console)
+    return {str(macs): dataclasses.asdict(each) for macs, each in found.items()}
+
+
+def show_time(model, images, arguments, console):
+    """Prints images a second, dense, masked and packed; images come again where they do not fill a batch."""
+    batch = arguments.images_in_batch
+    check_memory(images[0].nbytes * batch, "A batch of images", f"batch_size={batch}")
+    images = np.resize(images, (max(len(images), batch), *images.shape[1:]))
+    found = measure(model, images, batch)
+    tables.print_timing(found, console)
+    return dataclasses.asdict(found)
+
+
+def draw(path, model, images, labels, class_names, preprocessing, outputs):
+    """Draws what each block kept of images, which `outputs` are of."""
+    looks, outputs = (preprocessing.mean, preprocessing.std), outputs.arrays()
+    save_policy_picture(model, images, labels, path, class_names, *looks, len(images), outputs)
 
 
 def check_outputs(arguments):
@@ -113,6 +214,8 @@ def check_outputs(arguments):
         check_writable(arguments.json)
     if arguments.analyze is not None:
         check_path(arguments.analyze, "--analyze")
+    if arguments.picture is not None:
+        check_path(arguments.picture, "--picture", ".png")
 
 
 def find_data(model, model_path, data):
@@ -135,20 +238,3 @@ def find_data(model, model_path, data):
         return dataclasses.replace(folder, path=str(data))
     looks = {"crop_fraction": known.crop_fraction, "mean": known.mean, "std": known.std}
     return dataclasses.replace(folder, path=str(data), image_size=model.backbone.image_size, **looks)
-
-
-def evaluate_budgets(model, splits, arguments):
-    """An `Evaluation` for each budget of `--macs`: a dict, smallest first."""
-    images = min(arguments.calibration_images, splits.validation_examples)
-    some = splits.validation.unbatch().take(images).batch(min(arguments.batch_size, images)).cache()
-    found = {}
-    for macs in sorted(set(arguments.macs)):
-        calibrate(model, some, macs)
-        found[macs] = evaluate(model, splits.validation)
-    return found
-
-
-def write_json(path, figures):
-    """Writes figures to a file, if one is asked for."""
-    if path is not None:
-        write_text(path, json.dumps(figures, indent=2) + "\n")

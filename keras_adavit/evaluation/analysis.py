@@ -69,11 +69,11 @@ class Breakdown:
             np.savez_compressed(file, **self.arrays())
 
 
-def check_path(path, argument):
-    """Raises `InputError` unless `path`, given as `argument`, can be written as an .npz file."""
+def check_path(path, argument, suffix=".npz"):
+    """Raises `InputError` unless `path`, given as `argument`, can be written as a file of a kind."""
     path = Path(path)
-    if path.suffix != ".npz" or os.path.isdir(path):
-        raise InputError(f"`{argument}` must be an .npz file. Received: {path}")
+    if path.suffix != suffix or os.path.isdir(path):
+        raise InputError(f"`{argument}` must be a file ending in {suffix}. Received: {path}")
     if not os.path.isdir(path.parent):
         raise InputError(f"`{argument}` must be in an existing folder. Received: {path}")
     check_writable(path)

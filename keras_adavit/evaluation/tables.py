@@ -3,15 +3,19 @@
 import os
 
 from rich.table import Table
+from rich.text import Text
+
+from keras_adavit.errors import printable
 
 
-def print_comparison(evaluations, seconds, console):
+def print_comparison(evaluations, seconds, console, timing=None):
     """Prints dense against adaptive.
 
     Args:
         evaluations: Dict from `dense` and `adaptive` to an `Evaluation`.
         seconds: Dict from either to the seconds of its training, if it was trained.
         console: A `rich` console.
+        timing: A `Timing` of the adaptive model, if it was measured.
     """
     table = Table(title="Dense against adaptive, after the last epoch, on the validation images")
     table.add_column("")
@@ -33,6 +37,21 @@ def print_comparison(evaluations, seconds, console):
     for title, show in rows.items():
         table.add_row(title, *(show(each) for each in evaluations.values()))
     table.add_row("training time", *(f"{seconds[name]:.0f} s" if name in seconds else "-" for name in evaluations))
+    if timing is not None:
+        speeds = {"dense": f"{timing.dense:.1f}", "adaptive": f"{timing.packed:.1f} packed, {timing.masked:.1f} masked"}
+        table.add_row("images a second", *(speeds[name] for name in evaluations))
+    console.print(table)
+
+
+def print_timing(timing, console):
+    """Prints a `Timing`."""
+    how = f"{timing.images} images in batches of {timing.batch_size}, medians of {timing.rounds} turns"
+    table = Table(title=f"On {timing.backend}: {how}")
+    for title in ("", "images a second", "over dense", "MACs, share of dense"):
+        table.add_column(title, justify="right" if title else "left")
+    for name in ("dense", "masked", "packed"):
+        speed, share = getattr(timing, name), 1.0 if name == "dense" else timing.macs_share
+        table.add_row(name, f"{speed:.1f}", f"{speed / timing.dense:.2f}", f"{share:.3f}")
     console.print(table)
 
 
@@ -73,6 +92,24 @@ def print_evaluation(evaluation, console):
     console.print(usage)
 
 
+def print_predictions(files, predictions, console):
+    """Prints the most probable classes of each image and what it cost.
+
+    Args:
+        files: Name of each image.
+        predictions: A `Prediction` of each.
+        console: A `rich` console.
+    """
+    for file, found in zip(files, predictions, strict=True):
+        share = f": {found.macs_share:.3f} of the dense model's MACs"
+        console.print(Text.assemble((printable(file), "bold"), share), overflow="fold")
+        table = Table("class", show_edge=False)
+        table.add_column("probability", justify="right")
+        for name, probability in zip(found.classes, found.probabilities, strict=True):
+            table.add_row(plain(name), f"{probability:.1%}")
+        console.print(table, "")
+
+
 def print_classes(classes, class_names, dense_macs, console, count_shown=5):
     """Prints the classes with the fewest and with the most MACs.
 
@@ -90,7 +127,7 @@ def print_classes(classes, class_names, dense_macs, console, count_shown=5):
     for shown in [classes] if few else [classes[:count_shown], classes[-count_shown:]]:
         for each in shown:
             share = f"{each.macs / dense_macs:.3f}"
-            table.add_row(class_names[each.label], str(each.images), count(each.macs), share, f"{each.top1:.2%}")
+            table.add_row(plain(class_names[each.label]), str(each.images), count(each.macs), share, f"{each.top1:.2%}")
         table.add_section()
     console.print(table)
 
@@ -110,6 +147,11 @@ def print_next_steps(folder, console):
         ),
     ):
         console.print(f"{text}: [bold]{command}[/bold]", highlight=False, soft_wrap=True)
+
+
+def plain(name):
+    """A name as it is: what looks like markup in it is none."""
+    return Text(printable(name))
 
 
 def count(macs):

@@ -130,7 +130,7 @@ def test_evaluate_with_open_gates(folder, capsys):
             ["--policy", "random", "--token-usage", "0.5", "--seed", "-1"],
             "`seed` must be a whole number",
         ),
-        (["--analyze", "out.txt"], "`--analyze` must be an .npz file. Received: out.txt"),
+        (["--analyze", "out.txt"], "`--analyze` must be a file ending in .npz. Received: out.txt"),
         (["--analyze", f"{'x' * 300}.npz"], "x.npz cannot be written. Received: File name too long"),
         (["--analyze", "no/such/out.npz"], "`--analyze` must be in an existing folder. Received: no/such/out.npz"),
     ],

@@ -1,0 +1,149 @@
+"""`keras-adavit evaluate` of images by name, and its pictures."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from gated import make_model
+
+import keras_adavit as ka
+from keras_adavit.commands.main import main
+
+NAMES = ("ant", "bee", "cat", "dog", "elk")
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def model():
+    model = make_model(depth=2)
+    model.class_names, model.preprocessing = NAMES, ka.Preprocessing(crop_fraction=0.9)
+    model.save("model.keras")
+    return model
+
+
+def save_photo(path, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (40, 30, 3))
+    keras.utils.save_img(path, pixels, scale=False)
+
+
+@pytest.fixture(autouse=True)
+def photos(tmp_path):
+    """`a.png`, and 14 photos in `more/`."""
+    save_photo(tmp_path / "a.png")
+    for index in range(14):
+        save_photo(tmp_path / "more" / f"{index:02}.jpg", index)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A data set of the model's classes."""
+    for split, count in (("train", 1), ("val", 2)):
+        for label, name in enumerate(NAMES):
+            for index in range(count):
+                save_photo(tmp_path / "data" / split / name / f"{index}.png", label)
+    return "data"
+
+
+def run(capsys, *arguments):
+    """Exit code, and standard output and standard error, each in one line."""
+    capsys.readouterr()
+    code = main(["evaluate", "model.keras", *arguments])
+    return code, *(" ".join(text.split()) for text in capsys.readouterr())
+
+
+@pytest.mark.parametrize("options", [(), ("--execution", "packed", "--batch-size", "4")])
+def test_images_by_name(options, capsys, tmp_path):
+    code, out, err = run(capsys, "--images", "a.png", "more", "--json", "found.json", *options)
+    assert (code, err) == (0, "")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [each["file"] for each in found] == ["a.png", *(f"more/{index:02}.jpg" for index in range(14))]
+    for each in found:
+        assert each["classes"] == [NAMES[label] for label in each["labels"]]
+        assert sum(each["probabilities"]) == pytest.approx(1)
+        assert f"{each['file']}: {each['macs_share']:.3f} of the dense model's MACs" in out
+
+
+def test_images_by_name_under_another_policy(capsys, tmp_path):
+    for usage in ("1.0", "0.0"):
+        options = ("--policy", "random", "--token-usage", usage, "--json", f"{usage}.json")
+        assert run(capsys, "--images", "a.png", *options)[0] == 0
+    most, least = (json.loads((tmp_path / f"{usage}.json").read_text())[0]["macs"] for usage in ("1.0", "0.0"))
+    assert least < most
+
+
+def test_picture_of_images_by_name(capsys, tmp_path):
+    code, out, _ = run(capsys, "--images", "a.png", "more", "--picture", "policy.png")
+    assert (code, "In the picture are the first 12 of 15 images." in out) == (0, True)
+    many = keras.utils.img_to_array(keras.utils.load_img(tmp_path / "policy.png")).shape[0]
+    code, out, _ = run(capsys, "--images", "a.png", "--picture", "policy.png")
+    assert (code, "In the picture" in out) == (0, False)
+    assert keras.utils.img_to_array(keras.utils.load_img(tmp_path / "policy.png")).shape[0] < many / 6
+
+
+def test_picture_of_a_data_set(folder, capsys, tmp_path):
+    code, out, _ = run(capsys, "--data", folder, "--picture", "policy.png", "--batch-size", "4")
+    assert (code, "10 images" in out) == (0, True)
+    assert (tmp_path / "policy.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("images", [("--images", "a.png"), ("--data", "data")])
+def test_time(images, folder, capsys, tmp_path):
+    code, out, _ = run(capsys, *images, "--time", "--batch-size", "4", "--json", "time.json")
+    assert (code, "in batches of 4, medians of 5 turns" in out) == (0, True)
+    found = json.loads((tmp_path / "time.json").read_text())
+    assert min(found[name] for name in ("dense", "masked", "packed")) > 0
+    assert (found["batch_size"], found["images"]) == (4, 4 if images[0] == "--images" else 8)
+    for part in ("dense", "masked", "packed", f"{found['macs_share']:.3f}"):
+        assert part in out
+
+
+def test_data_of_other_classes(folder, capsys, tmp_path):
+    (tmp_path / "data" / "train" / "elk").rename(tmp_path / "data" / "train" / "fox")
+    (tmp_path / "data" / "val" / "elk").rename(tmp_path / "data" / "val" / "fox")
+    code, out, err = run(capsys, "--data", folder)
+    assert (code, out) == (2, "")
+    assert err == "error: The data must have the model's classes. Received: class 4 'fox', of the model 'elk'"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--images", "a.png", "no.png"], "Received: 'no.png', which is neither"),
+        (["--images", "empty"], "Received: 'empty', which holds none"),
+        (
+            ["--images", "a.png", "bad.png"],
+            "Every image must be a sound JPEG, PNG, GIF or BMP file. Received: 'bad.png'",
+        ),
+        (["--images", "a.png", "--data", "data"], "`--data` needs a data set, `--images` is none. Received: both"),
+        (["--images", "a.png", "--macs", "0.5"], "`--macs` needs a data set"),
+        (["--images", "a.png", "--analyze", "a.npz"], "`--analyze` needs a data set"),
+        (["--images", "a.png", "--picture", "a.jpg"], "`--picture` must be a file ending in .png. Received: a.jpg"),
+        (["--data", "data", "--macs", "0.5", "--picture", "b.png"], "`--picture` needs one budget"),
+        (["--images", "a.png", "--time", "--picture", "b.png"], "`--time` measures the learned policy, masked and"),
+        (["--images", "a.png", "--time", "--execution", "packed"], "without `--execution`. Received: both"),
+        (["--images", "a.png", "--time", "--batch-size", "1048576000"], "`batch_size` must be"),
+        (["--data", "data", "--time", "--policy", "open"], "without `--policy`. Received: both"),
+    ],
+)
+def test_wrong_arguments(arguments, message, capsys, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.png").write_text("no photo")
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_model_that_does_not_know_its_preprocessing(model, capsys):
+    model.preprocessing = None
+    model.save("model.keras")
+    code, out, err = run(capsys, "--images", "a.png")
+    assert (code, out) == (2, "")
+    assert "train it anew, or give a data set with `--data`" in err
