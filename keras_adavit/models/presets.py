@@ -108,10 +108,11 @@ def find_preset(name, argument="name"):
 
 def check_weights(weights, gated):
     """Raises `InputError` for weights that are neither published nor a file."""
+    published = isinstance(weights, str) and weights == "imagenet"
     is_file = isinstance(weights, str | os.PathLike) and os.path.isfile(weights)
-    if weights not in ("imagenet", None) and not is_file:
+    if weights is not None and not published and not is_file:
         refuse("weights", "'imagenet', the path of a .pth or .safetensors file, or None", weights)
-    if weights == "imagenet" and gated:
+    if published and gated:
         raise InputError(
             "`weights` of the gated models have no public address: give `gates=None` for the dense model, or the path "
             "of a file, of which a dense one leaves the gates new. Received: weights='imagenet' with gates"

@@ -29,9 +29,22 @@ def is_classifier(path):
     return path.startswith("head/")
 
 
+def is_gate(path):
+    """Whether a weight is a gate's."""
+    return "_gate/" in path or "policy_norm/" in path
+
+
 def has_other_classes(path, found, shape):
     """Whether two shapes are of classifiers that differ in the number of classes alone."""
     return is_classifier(path) and len(found) == len(shape) and found[:-1] == shape[:-1] and found != shape
+
+
+def other_classes(found, shape):
+    """Why the model's classifier stays new, and why the file's is not used, by their shapes."""
+    return (
+        f"classifier: of {shape[-1]} classes, the file's of {found[-1]}",
+        f"classifier: of {found[-1]} classes, the model's of {shape[-1]}",
+    )
 
 
 def check_fit(received, missing, wrong, unused):

@@ -2,13 +2,13 @@
 
 from keras_adavit.errors import InputError, printable
 from keras_adavit.weights.checkpoint_file import read_checkpoint
-from keras_adavit.weights.fit import check_fit, fit, has_other_classes, is_classifier, listed
+from keras_adavit.weights.fit import check_fit, fit, has_other_classes, is_classifier, is_gate, listed, other_classes
 from keras_adavit.weights.published_names import (
     CLASSIFIER,
     OTHER_MODELS,
     OTHER_PARTS,
     find_sizes,
-    is_gate,
+    is_gate_name,
     join,
     published_names,
 )
@@ -78,7 +78,7 @@ def match(checkpoint, shapes, stem):
     """
     check_kind(checkpoint)
     arrays = checkpoint.arrays
-    has_gates, has_classifier = any(map(is_gate, arrays)), any(name in arrays for name in CLASSIFIER)
+    has_gates, has_classifier = any(map(is_gate_name, arrays)), any(name in arrays for name in CLASSIFIER)
     values, loaded, kept, ignored = {}, {}, {}, {}
     notes = [] if checkpoint.has_checksums else [NO_CHECKSUMS]
     unused, missing, wrong = dict.fromkeys(arrays), [], []
@@ -89,7 +89,7 @@ def match(checkpoint, shapes, stem):
             continue
         names = next((names for names in alternatives if all(name in arrays for name in names)), None)
         if names is None:
-            if not has_gates and ("_gate/" in path or "policy_norm/" in path):
+            if not has_gates and is_gate(path):
                 kept[path] = DENSE_FILE
             elif not has_classifier and is_classifier(path):
                 kept[path] = NO_CLASSIFIER
@@ -108,8 +108,7 @@ def match(checkpoint, shapes, stem):
         if value.shape == shape:
             values[path], loaded[path] = value, own
         elif has_other_classes(path, value.shape, shape):
-            kept[path] = f"classifier: of {shape[-1]} classes, the file's of {value.shape[-1]}"
-            ignored[own[0]] = f"classifier: of {value.shape[-1]} classes, the model's of {shape[-1]}"
+            kept[path], ignored[own[0]] = other_classes(value.shape, shape)
         else:
             wrong.append(f"{', '.join(own)} {value.shape} instead of {shape}")
     if len(unused) == len(arrays):

@@ -124,7 +124,7 @@ def join(names, arrays):
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=-1)
 
 
-def is_gate(name):
+def is_gate_name(name):
     """Whether a published name belongs to a gate."""
     return any(part in name for part in GATE_NAMES)
 
@@ -141,7 +141,7 @@ def find_gates(names):
 
     No name tells if heads are gated fully or partially, if tokens gate the MLP, or what the thresholds are.
     """
-    if not any(map(is_gate, names)):
+    if not any(map(is_gate_name, names)):
         return None
 
     def gated(part):

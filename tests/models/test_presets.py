@@ -122,6 +122,7 @@ def test_another_image_size_and_number_of_classes():
         (("ada_t2t_vit_14", 1000, 100), "`image_size` must be a multiple of `patch_size`"),
         (("ada_t2t_vit_14", 1000, 224, None, "jft"), "`weights` must be 'imagenet', the path of a .pth or"),
         (("ada_t2t_vit_14", 1000, 224, None, 3), "or None. Received: weights=3"),
+        (("ada_t2t_vit_14", 1000, 224, None, np.zeros(2)), "or None. Received: weights=float64 of the shape (2,)"),
         (("ada_t2t_vit_14", 1000, 224, ka.GateConfig(), "imagenet"), "`weights` of the gated models have no public"),
     ],
 )
