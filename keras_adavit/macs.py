@@ -13,6 +13,8 @@ How it is counted
   kept, at most 1.9 % of a dense DeiT-S block and 2.2 % of a T2T-ViT-19 one (at half of the heads), 1.8 % of an image
   with a random policy on average.
 - The gates themselves are counted too, where the tables leave them out: 0.02 % of DeiT-S.
+- An MLP of hidden width M over h kept heads costs t·M·(w + D) where a skipped head is zero in the input; where it is
+  zero in the hidden layer, h·M/H of its channels are left for both linear layers, which cost t·(h·M/H)·(D + D).
 - With full head gating and no head kept, both sub-layers give a constant that does not depend on the image, so they
   cost nothing; the published tables have no such entry.
 - Exponentials and squares of the performer's random features are left out, like all work on single elements.
@@ -43,27 +45,30 @@ def attention_macs(tokens, heads, *, width, num_heads, partial_heads=False):
     return query_key + scores + value_and_projection
 
 
-def mlp_macs(tokens, heads, *, width, num_heads, mlp_dim, full_heads=True):
+def mlp_macs(tokens, heads, *, width, num_heads, mlp_dim, full_heads=True, mlp_heads="input"):
     """MACs of one MLP sub-layer, its normalisation left out.
 
     Args:
         tokens: Tokens that the MLP computes: number or tensor.
-        heads: Kept heads: number or tensor; with `full_heads` only their channels enter the first layer.
+        heads: Kept heads: number or tensor; with `full_heads` only their channels count.
         width: Width D.
         num_heads: Heads H.
         mlp_dim: Width of the hidden layer.
         full_heads: Whether heads are gated fully.
+        mlp_heads: Which channels are those of the heads, `"input"` or `"hidden"`, as in `GateConfig`.
 
     Returns:
         MACs, of the broadcast shape of `tokens` and `heads`.
     """
     if not full_heads:
         return 2 * tokens * width * mlp_dim
+    if mlp_heads == "hidden":
+        return 2 * tokens * width * heads * (mlp_dim // num_heads)
     kept = heads * (width // num_heads)
     return tokens * mlp_dim * (kept + width * ops.minimum(heads, 1))
 
 
-def block_macs(policy, *, width, num_heads, mlp_dim, heads="full", gate_mlp_tokens=True):
+def block_macs(policy, *, width, num_heads, mlp_dim, heads="full", gate_mlp_tokens=True, mlp_heads="input"):
     """MACs of every block under a policy, gates left out.
 
     Args:
@@ -71,6 +76,7 @@ def block_macs(policy, *, width, num_heads, mlp_dim, heads="full", gate_mlp_toke
         width, num_heads, mlp_dim: Sizes of a block.
         heads: `"full"`, `"partial"` or `None`, as in `GateConfig`.
         gate_mlp_tokens: Whether skipped tokens skip the MLP too.
+        mlp_heads: `"input"` or `"hidden"`, as in `GateConfig`.
 
     Returns:
         Float32 tensor (B, L), differentiable in the policy.
@@ -83,7 +89,8 @@ def block_macs(policy, *, width, num_heads, mlp_dim, heads="full", gate_mlp_toke
     sizes = {"width": width, "num_heads": num_heads}
     attention_cost = attention_macs(tokens, kept_heads, **sizes, partial_heads=heads == "partial")
     mlp_tokens = tokens if gate_mlp_tokens else num_tokens
-    mlp_cost = mlp_macs(mlp_tokens, kept_heads, **sizes, mlp_dim=mlp_dim, full_heads=heads == "full")
+    sizes |= {"mlp_dim": mlp_dim, "mlp_heads": mlp_heads}
+    mlp_cost = mlp_macs(mlp_tokens, kept_heads, **sizes, full_heads=heads == "full")
     return attention * (attention_cost + norm) + mlp * mlp_cost + norm
 
 

@@ -53,6 +53,7 @@ PositiveFloat = checked(
     float, "a positive number from 1e-15 to 1e15", ge=1e-15, le=1e15
 )  # float32 holds it and its square
 NonNegativeFloat = checked(float, "0 or a positive number up to 1e15", ge=0, le=1e15)
+FiniteFloat = checked(float, "a number from -1e15 to 1e15", ge=-1e15, le=1e15)
 Share = checked(float, "a number in [0, 1]", ge=0, le=1)
 PositiveShare = checked(float, "a number in (0, 1]", gt=0, le=1)
 Rate = checked(float, "a number in [0, 1)", ge=0, lt=1)

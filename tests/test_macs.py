@@ -8,14 +8,14 @@ from keras_adavit import macs
 DEIT_SMALL = {"image_size": 224, "patch_size": 16, "width": 384, "depth": 12, "num_heads": 6}
 
 
-def block(tokens, heads, attention, mlp, kind="full", gate_mlp_tokens=True):
+def block(tokens, heads, attention, mlp, kind="full", **options):
     """MACs of one DeiT-S block with counts of kept tokens and heads."""
     policy = {
         "token_keep": ops.convert_to_tensor((np.arange(197) < tokens).astype("float32")[None, None]),
         "head_keep": ops.convert_to_tensor((np.arange(6) < heads).astype("float32")[None, None]),
         "block_keep": ops.convert_to_tensor(np.float32([[[attention, mlp]]])),
     }
-    found = macs.block_macs(policy, width=384, num_heads=6, mlp_dim=1536, heads=kind, gate_mlp_tokens=gate_mlp_tokens)
+    found = macs.block_macs(policy, width=384, num_heads=6, mlp_dim=1536, heads=kind, **options)
     return float(found[0, 0])
 
 
@@ -52,6 +52,12 @@ def test_partial_heads_compute_all_values_and_the_whole_mlp():
     norms = 2 * macs.NORM_MACS * 197 * width
     expected = queries_and_keys + scores + values_and_projection + mlp + norms
     assert block(tokens, 3, 1, 1, kind="partial") == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("heads", [0, 2, 6])
+def test_hidden_heads_leave_channels_out_of_both_layers(heads):
+    difference = block(100, heads, 0, 1, mlp_heads="hidden") - block(100, heads, 0, 0, mlp_heads="hidden")
+    assert difference == pytest.approx(100 * heads * 256 * (384 + 384), rel=1e-6)
 
 
 def test_ungated_mlp_computes_all_tokens():

@@ -6,7 +6,7 @@ from typing import Literal
 import keras
 
 from keras_adavit.errors import InputError
-from keras_adavit.settings import NonNegativeInt, PositiveFloat, Threshold, settings
+from keras_adavit.settings import FiniteFloat, NonNegativeInt, PositiveFloat, Threshold, settings
 
 
 @keras.saving.register_keras_serializable("keras_adavit")
@@ -21,8 +21,8 @@ class GateConfig:
 
     Args:
         tokens: Gate patch tokens; the class token is always used.
-        heads: `"full"`: a skipped head's channels are zero in attention and at the MLP's input; `"partial"`: a
-            skipped head passes its values through, the MLP is untouched; `None`: heads are not gated.
+        heads: `"full"`: a skipped head's channels are zero in attention and in the MLP; `"partial"`: a skipped head
+            passes its values through, the MLP is untouched; `None`: heads are not gated.
         blocks: Gate each block's two sub-layers, attention and MLP.
         gate_mlp_tokens: A skipped token skips the MLP too, not attention alone.
         first_gated_block: First block whose heads and sub-layers are gated.
@@ -32,6 +32,15 @@ class GateConfig:
         head_threshold: The same of a head.
         block_threshold: The same of a sub-layer.
         normalize_policy_input: Head and block gates read the class token through a layer normalisation of their own.
+        mlp_heads: Which channels of a skipped head are zero in the MLP: those of its `"input"`, or those of its
+            `"hidden"` layer, which the heads share equally; `"hidden"` needs `heads="full"`.
+        mask_after_softmax: In training, what a token attends to is masked after the softmax and normalised again, so
+            that a skipped token attends to nothing, not to itself. Evaluation always masks before the softmax.
+        attention_gradient: The decisions about tokens get a gradient through the attention mask too.
+        mlp_token_gradient: They get one through what the MLP adds to kept tokens, as through what attention adds.
+        initial_bias: Bias of new gates. At 3 they keep nearly everything: training starts from the dense model's
+            function and closes what the budget asks for. At 0, as published, training starts with 12 % of the patches
+            and half of the heads and sub-layers.
 
     Raises:
         InputError: If an argument is outside its range, or nothing is gated.
@@ -48,12 +57,22 @@ class GateConfig:
     head_threshold: Threshold = 0.5
     block_threshold: Threshold = 0.5
     normalize_policy_input: bool = False
+    mlp_heads: Literal["input", "hidden"] = "input"
+    mask_after_softmax: bool = False
+    attention_gradient: bool = False
+    mlp_token_gradient: bool = True
+    initial_bias: FiniteFloat = 3.0
 
     def __post_init__(self):
         if not (self.tokens or self.heads or self.blocks):
             raise InputError(
                 "`GateConfig` must gate at least one of `tokens`, `heads` and `blocks`; "
                 "for a dense model give `gates=None`. Received: all three off"
+            )
+        if self.mlp_heads == "hidden" and self.heads != "full":
+            raise InputError(
+                f"`mlp_heads` must be 'input' unless `heads` is 'full'. "
+                f"Received: mlp_heads={self.mlp_heads!r}, heads={self.heads!r}"
             )
 
     def gates_tokens(self, block):

@@ -1,5 +1,7 @@
 """Policies that no gate decides: at random, all open, or given as tensors; what learned gates are compared with."""
 
+import dataclasses
+
 import keras
 import numpy as np
 from keras import ops
@@ -9,11 +11,13 @@ from keras_adavit.gating.policy import POLICY_KEYS
 from keras_adavit.settings import Seed, Share, settings
 
 
+@keras.saving.register_keras_serializable("keras_adavit")
 @settings
 class RandomPolicy:
     """Each gated patch, head and sub-layer is used with a given probability, independently of all others.
 
-    The model draws the same decisions at every call; `policy(shapes, number)` gives other ones for each number.
+    The model draws the same decisions at every call; `policy(shapes, number)` gives other ones for each number. As the
+    `training_policy` of `compile` it draws others at every step.
 
     ```python
     outputs = model(images, policy=ka.RandomPolicy(tokens=0.5))
@@ -45,14 +49,33 @@ class RandomPolicy:
             A dict of float32 tensors of these shapes, exactly 0 or 1; the class token is always used.
         """
         seeds = np.random.SeedSequence([self.seed, number]).generate_state(len(POLICY_KEYS)) >> 1
+        return self.draw(shapes, [int(seed) for seed in seeds])
+
+    def draw(self, shapes, seeds):
+        """Draws a policy from seeds of its own.
+
+        Args:
+            shapes: As of `__call__`.
+            seeds: Of each of the three keeps an integer or a `keras.random.SeedGenerator`.
+
+        Returns:
+            As of `__call__`.
+        """
         usages = (self.tokens, self.heads, self.sublayers)
         keeps = {
-            key: ops.cast(keras.random.uniform(shapes[key], seed=int(seed)) < usage, "float32")
+            key: ops.cast(keras.random.uniform(shapes[key], seed=seed) < usage, "float32")
             for key, seed, usage in zip(POLICY_KEYS, seeds, usages, strict=True)
         }
         patches = keeps["token_keep"][:, :, 1:]
         keeps["token_keep"] = ops.pad(patches, ((0, 0), (0, 0), (1, 0)), constant_values=1.0)  # the class token
         return keeps
+
+    def get_config(self):
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
 
 
 @settings
@@ -95,25 +118,26 @@ def given_policy(policy, shapes):
     return keeps
 
 
-def check_policy(policy, gates):
+def check_policy(policy, gates, name="policy"):
     """Raises `InputError` for what is no policy, or skips what a model cannot skip.
 
     Args:
         policy: A `RandomPolicy`, an `OpenPolicy`, or a dict of some of `token_keep`, `head_keep` and `block_keep`,
             1 use and 0 skip.
         gates: The model's `GateConfig`, or `None`.
+        name: What the message calls the policy.
     """
     if gates is None:
-        raise InputError("`policy` needs a model with gates, a dense one uses everything. Received: gates=None")
+        raise InputError(f"`{name}` needs a model with gates, a dense one uses everything. Received: gates=None")
     if isinstance(policy, RandomPolicy):
-        for name, gated in {"tokens": gates.tokens, "heads": gates.heads, "sublayers": gates.blocks}.items():
-            usage = getattr(policy, name)
+        for kind, gated in {"tokens": gates.tokens, "heads": gates.heads, "sublayers": gates.blocks}.items():
+            usage = getattr(policy, kind)
             if usage < 1 and not gated:
-                raise InputError(f"`{name}` must be 1 for a model without such gates. Received: {name}={usage}")
+                raise InputError(f"`{kind}` must be 1 for a model without such gates. Received: {kind}={usage}")
     elif not isinstance(policy, OpenPolicy) and not is_dict_of_keeps(policy):
         received = sorted(policy) if isinstance(policy, dict) else repr(policy)
         raise InputError(
-            f"`policy` must be a `RandomPolicy`, an `OpenPolicy` or a dict of keys among {POLICY_KEYS}. "
+            f"`{name}` must be a `RandomPolicy`, an `OpenPolicy` or a dict of keys among {POLICY_KEYS}. "
             f"Received: {received}"
         )
     if isinstance(policy, dict):

@@ -19,14 +19,27 @@ class GatedAttention(keras.layers.Layer):
         num_heads: Heads H; must divide `width`.
         qkv_bias: Whether query, key and value have biases.
         partial_heads: Whether a skipped head passes its values through instead of giving zeros.
+        mask_after_softmax: Whether training masks after the softmax: a skipped token then attends to nothing.
+        mask_gradient: Whether training passes a gradient through the mask to the decisions about tokens.
     """
 
-    def __init__(self, width, num_heads, qkv_bias=True, partial_heads=False, **kwargs):
+    def __init__(
+        self,
+        width,
+        num_heads,
+        qkv_bias=True,
+        partial_heads=False,
+        mask_after_softmax=False,
+        mask_gradient=False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.width = width
         self.num_heads = num_heads
         self.qkv_bias = qkv_bias
         self.partial_heads = partial_heads
+        self.mask_after_softmax = mask_after_softmax
+        self.mask_gradient = mask_gradient
         self.qkv = Dense(3 * width, use_bias=qkv_bias, dtype=self.dtype_policy, name="qkv")
         self.projection = Dense(width, dtype=self.dtype_policy, name="projection")
 
@@ -34,13 +47,15 @@ class GatedAttention(keras.layers.Layer):
         self.qkv.build(input_shape)
         self.projection.build((*input_shape[:-1], self.width))
 
-    def call(self, inputs, token_keep=None, head_keep=None, class_attention=False):
+    def call(self, inputs, token_keep=None, head_keep=None, training=False, class_attention=False):
         """Attends.
 
         Args:
             inputs: Tensor (B, T, D), normalised.
-            token_keep: Tensor (B, T) of 0 and 1, or `None`: all tokens. No gradient flows into it.
+            token_keep: Tensor (B, T) of 0 and 1, or `None`: all tokens. No gradient flows into it without
+                `mask_gradient`.
             head_keep: Tensor (B, H) of 0 and 1, or `None`: all heads.
+            training: Whether `mask_after_softmax` and `mask_gradient` act.
             class_attention: Whether the class token's attention is returned too.
 
         Returns:
@@ -55,8 +70,12 @@ class GatedAttention(keras.layers.Layer):
             if not self.partial_heads:
                 qkv = qkv * head_keep
         query, key, value = (qkv[index] for index in range(3))  # (B, H, T, D/H) each
-        mask = None if token_keep is None else attention_mask(token_keep)[:, None]  # (B, 1, T, T)
-        attended = attention(query, key, value, mask)
+        if training and token_keep is not None and (self.mask_after_softmax or self.mask_gradient):
+            keep = token_keep if self.mask_gradient else ops.stop_gradient(token_keep)
+            attended = attention_with_gradient(query, key, value, keep, self.mask_after_softmax)
+        else:
+            mask = None if token_keep is None else attention_mask(token_keep)[:, None]  # (B, 1, T, T)
+            attended = attention(query, key, value, mask)
         if head_keep is not None:
             skipped = value * (1 - head_keep) if self.partial_heads else 0
             attended = attended * head_keep + skipped
@@ -76,6 +95,8 @@ class GatedAttention(keras.layers.Layer):
             "num_heads": self.num_heads,
             "qkv_bias": self.qkv_bias,
             "partial_heads": self.partial_heads,
+            "mask_after_softmax": self.mask_after_softmax,
+            "mask_gradient": self.mask_gradient,
         }
 
 
@@ -90,6 +111,34 @@ def attention_mask(token_keep):
     """
     keep = ops.stop_gradient(token_keep) > 0.5
     return (keep[:, :, None] & keep[:, None, :]) | ops.eye(keep.shape[1], dtype="bool")
+
+
+def attention_with_gradient(query, key, value, token_keep, after_softmax):
+    """Attention as of `attention_mask`, with a gradient to the decisions; or the same masked after the softmax.
+
+    Where and how the gradient flows is as in the published code: before the softmax it comes through the products of
+    scores and decisions, of kept pairs alone.
+
+    Args:
+        query, key, value: Tensors (B, H, T, d).
+        token_keep: Tensor (B, T) of 0 and 1.
+        after_softmax: Whether weights are masked and normalised again, in place of scores. A skipped token then gives
+            zeros.
+
+    Returns:
+        Tensor (B, H, T, d).
+    """
+    scores = ops.cast(ops.matmul(query * key.shape[-1] ** -0.5, ops.transpose(key, (0, 1, 3, 2))), "float32")
+    keep = ops.cast(token_keep, "float32")
+    pairs = (keep[:, :, None] * keep[:, None, :])[:, None]  # (B, 1, T, T)
+    if after_softmax:
+        weights = ops.softmax(scores, axis=-1) * pairs
+        kept = ops.where(pairs > 0.5, weights, 0.0)  # the same, but skipped tokens do not pull at the sum
+        weights = weights / ops.maximum(ops.sum(kept, axis=-1, keepdims=True), 1e-12)
+    else:
+        scores = ops.where(attention_mask(token_keep)[:, None], scores * pairs, -1e9)
+        weights = ops.softmax(scores, axis=-1)
+    return ops.matmul(ops.cast(weights, value.dtype), value)
 
 
 def class_token_attention(query, key, token_keep=None):

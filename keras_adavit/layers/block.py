@@ -60,7 +60,8 @@ class GatedBlock(keras.layers.Layer):
         def gate(enabled, units, kind):
             if not enabled:
                 return None
-            return Gate(units, gates.temperature, getattr(gates, f"{kind}_threshold"), name=f"{kind}_gate")
+            threshold = getattr(gates, f"{kind}_threshold")
+            return Gate(units, gates.temperature, threshold, gates.initial_bias, name=f"{kind}_gate")
 
         gates = self.gates
         self.token_gate = gate(gates and gates.gates_tokens(index), 1, "token")
@@ -73,10 +74,12 @@ class GatedBlock(keras.layers.Layer):
         self.norm1 = norm("norm1", gated=self.token_gate is not None)
         self.norm2 = norm("norm2")
         partial_heads = self.head_gate is not None and gates.heads == "partial"
+        masking = (gates.mask_after_softmax, gates.attention_gradient) if gates else ()
         self.attention = GatedAttention(
-            width, num_heads, qkv_bias, partial_heads, dtype=self.dtype_policy, name="attention"
+            width, num_heads, qkv_bias, partial_heads, *masking, dtype=self.dtype_policy, name="attention"
         )
-        self.mlp = GatedMLP(width, mlp_dim, num_heads, dtype=self.dtype_policy, name="mlp")
+        head_channels = gates.mlp_heads if gates else "input"
+        self.mlp = GatedMLP(width, mlp_dim, num_heads, head_channels, dtype=self.dtype_policy, name="mlp")
         # Dropout of whole images is drop-path.
         self.drop = keras.layers.Dropout(
             0.0 if self.block_gate else drop_path, noise_shape=(None, 1, 1), dtype=self.dtype_policy, name="drop_path"
@@ -166,6 +169,7 @@ class GatedBlock(keras.layers.Layer):
             self.norm1(inputs) if normed is None else normed,
             token_keep if self.token_gate else None,
             head_keep if self.head_gate else None,
+            training=training,
             class_attention=class_attention,
         )
         details = {}
@@ -174,9 +178,12 @@ class GatedBlock(keras.layers.Layer):
         attended = self._keep(attended, token_keep, block_keep[:, 0])
         outputs = inputs + ops.cast(self.drop(attended, training=training), inputs.dtype)
         has_full_heads = self.head_gate is not None and self.gates.heads == "full"
-        transformed = self.mlp(self.norm2(outputs), head_keep if has_full_heads else None)
-        gates_mlp_tokens = self.gates is not None and self.gates.gate_mlp_tokens
-        transformed = self._keep(transformed, token_keep if gates_mlp_tokens else 1.0, block_keep[:, 1])
+        transformed = self.mlp(self.norm2(outputs), head_keep[:, None, :, None] if has_full_heads else None)
+        if self.gates is None or not self.gates.gate_mlp_tokens:
+            token_keep = 1.0
+        elif not self.gates.mlp_token_gradient:
+            token_keep = ops.stop_gradient(token_keep)
+        transformed = self._keep(transformed, token_keep, block_keep[:, 1])
         return outputs + ops.cast(self.drop(transformed, training=training), inputs.dtype), details
 
     def _keep(self, branch, token_keep, sublayer_keep):
@@ -185,6 +192,12 @@ class GatedBlock(keras.layers.Layer):
             return branch
         keep = token_keep * sublayer_keep[:, None]  # (B, T)
         return branch * ops.cast(keep, branch.dtype)[..., None]
+
+    @property
+    def gate_weights(self):
+        """Trainable weights of the gates, and of the normalisation that only gates read."""
+        layers = (self.policy_norm, self.token_gate, self.head_gate, self.block_gate)
+        return [weight for layer in layers if layer for weight in layer.trainable_weights]
 
     def compute_output_shape(self, input_shape):
         batch, num_tokens, _ = input_shape

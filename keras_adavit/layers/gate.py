@@ -4,11 +4,8 @@ import keras
 from keras import ops
 
 from keras_adavit.gating import sampling
+from keras_adavit.gating.config import GateConfig
 from keras_adavit.kernels.dispatch import linear
-
-# A new gate keeps nearly everything: training starts from the dense model's function and closes what the budget asks
-# for. With a bias of zero half of every block would be gone before the first step.
-INITIAL_BIAS = 3.0
 
 
 @keras.saving.register_keras_serializable("keras_adavit")
@@ -22,13 +19,15 @@ class Gate(keras.layers.Layer):
         units: Decisions an input row: 1 a token, H heads, 2 sub-layers.
         temperature: τ > 0 in training.
         threshold: Initial value, in (0, 1), of the weight `threshold`, which is saved but not trained.
+        initial_bias: Bias of a new gate.
     """
 
-    def __init__(self, units, temperature=5.0, threshold=0.5, **kwargs):
+    def __init__(self, units, temperature=5.0, threshold=0.5, initial_bias=GateConfig.initial_bias, **kwargs):
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.units = units
         self.temperature = temperature
         self.initial_threshold = threshold
+        self.initial_bias = initial_bias
         self.seed_generator = keras.random.SeedGenerator()
 
     def build(self, input_shape):
@@ -38,7 +37,7 @@ class Gate(keras.layers.Layer):
             name="kernel",
         )
         self.bias = self.add_weight(
-            shape=(self.units,), initializer=keras.initializers.Constant(INITIAL_BIAS), name="bias"
+            shape=(self.units,), initializer=keras.initializers.Constant(self.initial_bias), name="bias"
         )
         self.threshold = self.add_weight(
             shape=(),
@@ -75,4 +74,5 @@ class Gate(keras.layers.Layer):
             "units": self.units,
             "temperature": self.temperature,
             "threshold": self.initial_threshold,
+            "initial_bias": self.initial_bias,
         }

@@ -239,14 +239,16 @@ class AdaViTBackbone(keras.Model):
         Returns:
             Float32 tensor (B,), differentiable in the policy.
         """
-        heads, mlp_tokens = (self.gates.heads, self.gates.gate_mlp_tokens) if self.gates else (None, False)
+        gates = self.gates
+        gated = {"heads": None, "gate_mlp_tokens": False}
+        if gates is not None:
+            gated = {name: getattr(gates, name) for name in ("heads", "gate_mlp_tokens", "mlp_heads")}
         blocks = macs.block_macs(
             policy,
             width=self.width,
             num_heads=self.num_heads,
             mlp_dim=self.mlp_dim,
-            heads=heads,
-            gate_mlp_tokens=mlp_tokens,
+            **gated,
         )
         return ops.sum(blocks, axis=-1) + float(self.fixed_macs)
 

@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_adavit import macs
 from keras_adavit.errors import InputError
+from keras_adavit.gating.external import RandomPolicy, check_policy
 from keras_adavit.gating.policy import LOGIT_KEYS, detail_keys
 from keras_adavit.models.backbone import AdaViTBackbone
 from keras_adavit.models.input_data import check_call, check_images, check_label_form, checked, is_dataset, is_empty
@@ -84,6 +85,8 @@ class AdaViTClassifier(keras.Model):
         self.temperature = None
         self.teacher = None
         self.distillation = None
+        self.training_policy = None
+        self.policy_seed = keras.random.SeedGenerator(0)  # of the training policy, which has a seed of its own
         self.build((None, backbone.image_size, backbone.image_size, backbone.channels))
 
     @classmethod
@@ -144,7 +147,8 @@ class AdaViTClassifier(keras.Model):
             policy: Decisions that replace those of the gates: a `RandomPolicy`, an `OpenPolicy`, or a dict of
                 `token_keep` (B, L, T), `head_keep` (B, L, H) and `block_keep` (B, L, 2), 1 use and 0 skip, or of
                 some of them. The class token, and what is not gated, stays used, whatever is given; logits are then
-                zeros. Values are checked where they are known: not those of symbolic tensors and in compiled code.
+                zeros. Values are checked where they are known: not those of symbolic tensors and in compiled code. By
+                default, in training, decisions of the `training_policy` of `compile`.
             execution: `"masked"` or `"packed"`, for callers that do not compile for XLA on TensorFlow; by default the
                 model's own `execution`, which gives way to XLA.
             unroll: Whether packed blocks are compiled each by itself, as ONNX needs it; else they share compiled code.
@@ -161,6 +165,9 @@ class AdaViTClassifier(keras.Model):
         temperature = None
         if training and self.temperature is not None:
             temperature = schedules.value_at(self.temperature, self.step)
+        if training and policy is None and self.training_policy is not None:
+            shapes = self.backbone.policy_shapes(ops.shape(images)[0])
+            policy = self.training_policy.draw(shapes, [self.policy_seed] * len(shapes))
         xla = execution is None and getattr(self, "jit_compile", False)
         execution = self.execution if execution is None else check_execution(execution)
         if details is None:
@@ -245,6 +252,7 @@ class AdaViTClassifier(keras.Model):
         temperature=None,
         teacher=None,
         distillation=None,
+        training_policy=None,
         **kwargs,
     ):
         """Configures training.
@@ -257,11 +265,13 @@ class AdaViTClassifier(keras.Model):
                 Evaluation does without. It is no part of this model: it is not saved, and a loaded model has to be
                 compiled with it again. On JAX the weights that it has at the first step are those that teach.
             distillation: The `DistillationLoss` added to the loss; by default, with a teacher, `DistillationLoss()`.
+            training_policy: A `RandomPolicy` whose decisions, others at every step, replace those of the gates in
+                training. The gates then learn nothing; evaluation is as always.
             **kwargs: More arguments of `keras.Model.compile`.
 
         Raises:
-            InputError: If an argument of these is something else, the model has no gate that the budget or the
-                temperature speaks of, or the teacher is of other sizes.
+            InputError: If an argument of these is something else, the model has no gate that the budget, the
+                temperature or the policy speaks of, or the teacher is of other sizes.
         """
         if budget is not None:
             if not isinstance(budget, BudgetLoss):
@@ -280,10 +290,16 @@ class AdaViTClassifier(keras.Model):
             if not isinstance(distillation, DistillationLoss):
                 refuse("distillation", "a `DistillationLoss` or None", distillation)
             check_teacher(self, teacher, distillation)
+        if training_policy is not None:
+            if not isinstance(training_policy, RandomPolicy):
+                refuse("training_policy", "a `RandomPolicy` or None", training_policy)
+            check_policy(training_policy, self.backbone.gates, "training_policy")
+            self.policy_seed.state.assign([training_policy.seed, 0])
         self.budget = budget
         self.temperature = temperature
         self.teacher = None if teacher is None else Teacher(teacher)
         self.distillation = distillation
+        self.training_policy = training_policy
         self._functions = {}  # were traced for what was compiled before
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
 
@@ -322,6 +338,10 @@ class AdaViTClassifier(keras.Model):
         if self.teacher is not None and training:
             distillation_terms = self.distillation(y_pred, self.teacher(x, self.distillation.details))
             total = total + self.distillation.total(distillation_terms)
+        if self.training_policy is not None and training:
+            # The gates decide nothing. Their gradient is zero, not missing, which Keras would warn of.
+            weights = [weight for block in self.backbone.blocks for weight in block.gate_weights]
+            total = total + 0.0 * sum(ops.sum(weight) for weight in weights)
         batch = ops.shape(y_pred["logits"])[0]
         self.policy_metrics.update_losses(task, budget_terms, distillation_terms, batch)
         if training:
@@ -365,6 +385,7 @@ class AdaViTClassifier(keras.Model):
             config.pop("jit_compile", None)
             config["budget"] = keras.saving.serialize_keras_object(self.budget)
             config["temperature"] = keras.saving.serialize_keras_object(self.temperature)
+            config["training_policy"] = keras.saving.serialize_keras_object(self.training_policy)
         return config
 
     def compile_from_config(self, config):

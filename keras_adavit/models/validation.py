@@ -151,6 +151,12 @@ def check_sizes(sizes, mlp_ratio, gates, stem):
         )
     if sizes["width"] * mlp_ratio < 1:
         refuse("mlp_ratio", "so large that the MLPs have a hidden width of 1 or more", mlp_ratio)
+    mlp_dim = int(sizes["width"] * mlp_ratio)
+    if gates and gates.mlp_heads == "hidden" and mlp_dim % sizes["num_heads"]:
+        raise InputError(
+            f"`mlp_ratio` must give the MLPs a hidden width that is a multiple of `num_heads` where `mlp_heads` is "
+            f"'hidden'. Received: mlp_ratio={mlp_ratio}, a hidden width of {mlp_dim}, num_heads={sizes['num_heads']}"
+        )
     weights = count_weights(sizes, mlp_ratio)
     if weights > MAX_WEIGHTS:
         raise InputError(

@@ -56,7 +56,7 @@ def packed_batch(block, table, normed, token_keep, head_keep, block_keep, broken
 
         def transform(rows, source):
             keep = keep_of_rows(head_keep, rows, block.compute_dtype) if has_full_heads(block) else None
-            return packed_mlp(block, normalize(gather_rows(source, rows)), keep)
+            return block.mlp(normalize(gather_rows(source, rows)), keep)
 
         return packed.add_rows(table, rows, packed.map_rows(transform, rows, source))
 
@@ -76,7 +76,7 @@ def packed_single(block, table, normed, token_keep, head_keep, block_keep, broke
 
     def mlp(table):
         keep = keep_of_rows(head_keep, rows, block.compute_dtype) if has_full_heads(block) else None
-        return table + ops.cast(packed_mlp(block, block.norm2(table), keep), table.dtype)
+        return table + ops.cast(block.mlp(block.norm2(table), keep), table.dtype)
 
     branches = [lambda: kept, attention]
     choice = ops.cast(block_keep[0, 0], "int32")
@@ -124,19 +124,11 @@ def packed_attention(layer, inputs, rows, head_keep, heads):
     return packed.map_rows(project_outputs, rows, attended)
 
 
-def packed_mlp(block, inputs, head_keep=None):
-    """The MLP of a block, of normalised rows (N, D), with zeros for the heads that `head_keep` (N, H, 1) skips."""
-    if head_keep is not None:
-        by_head = ops.reshape(inputs, (-1, block.num_heads, block.width // block.num_heads))
-        inputs = ops.reshape(by_head * head_keep, (-1, block.width))
-    return block.mlp(inputs)
-
-
 def gates_mlp_tokens(block):
     """Whether a skipped token skips the MLP too."""
     return block.gates is not None and block.gates.gate_mlp_tokens
 
 
 def has_full_heads(block):
-    """Whether a skipped head is zero in attention and in what the MLP reads."""
+    """Whether a skipped head is zero in attention and in the MLP."""
     return block.head_gate is not None and block.gates.heads == "full"

@@ -60,6 +60,24 @@ def test_mask_lets_every_token_see_itself():
     np.testing.assert_array_equal(mask[0], [[True, False, True], [False, True, False], [True, False, True]])
 
 
+@pytest.mark.parametrize("partial_heads", [False, True], ids=["full", "partial"])
+def test_masking_after_the_softmax_is_the_same_for_kept_tokens(partial_heads):
+    layer, after, flowing = (
+        GatedAttention(12, 3, partial_heads=partial_heads, **options)
+        for options in ({}, {"mask_after_softmax": True}, {"mask_gradient": True})
+    )
+    token_keep, head_keep = random_keep((3, 7)), random_keep((3, 3))
+    found = []
+    for each in (layer, after, flowing):
+        each.build(INPUTS.shape)
+        each.set_weights(layer.get_weights())
+        found.append(ops.convert_to_numpy(each(INPUTS, token_keep, head_keep, training=True)))
+    np.testing.assert_allclose(found[2], found[0], rtol=1e-4, atol=1e-5)
+    kept = token_keep == 1
+    np.testing.assert_allclose(found[1][kept], found[0][kept], rtol=1e-4, atol=1e-5)
+    assert np.abs(found[1][~kept] - found[0][~kept]).max() > 1e-3  # a skipped token attends to nothing
+
+
 def test_half_precision_softmax_ignores_skipped_tokens():
     layer = GatedAttention(12, 3, dtype="mixed_float16")
     layer.build(INPUTS.shape)

@@ -26,11 +26,14 @@ def test_block_does_what_every_layer_must():
     dense = 4 + 4 + 4  # two normalisations, attention, MLP
     gates = 3 * 2  # kernel and bias of each
     check_layer(GatedBlock(0, 12, 3, 24), INPUTS, (3, 5, 12), weights=dense)
-    check_layer(GatedBlock(1, 12, 3, 24, GateConfig()), INPUTS, (3, 5, 12), weights=dense + gates)
+    options = {"mlp_heads": "hidden", "mask_after_softmax": True, "attention_gradient": True, "initial_bias": 0.1}
+    for config in (GateConfig(), GateConfig(**options, mlp_token_gradient=False)):
+        check_layer(GatedBlock(1, 12, 3, 24, config), INPUTS, (3, 5, 12), weights=dense + gates)
 
 
 def test_mlp_and_stem_do_what_every_layer_must():
     check_layer(GatedMLP(12, 24, 3), INPUTS, (3, 5, 12), weights=4)
+    check_layer(GatedMLP(12, 24, 3, head_channels="hidden"), INPUTS, (3, 5, 12), weights=4)
     check_layer(PatchEmbedding(4, 6), np.ones((2, 8, 8, 3), "float32"), (2, 4, 6), weights=2)
 
 
@@ -77,6 +80,34 @@ def test_full_heads_silence_the_mlps_input_channels_and_partial_ones_do_not():
         block.mlp.expand.kernel.assign(block.mlp.expand.kernel * 2)
         after, _ = run(block)
         assert (np.abs(after - before).max() > 1e-3) == changes
+
+
+@pytest.mark.parametrize("head_channels", ["input", "hidden"])
+def test_a_skipped_head_of_the_mlp_counts_nothing(head_channels):
+    """As if the weights of its channels were zero: rows of the first layer's kernel, or columns and biases."""
+    mlp = GatedMLP(12, 24, 3, head_channels)
+    mlp.build(INPUTS.shape)
+    mlp.expand.bias.assign(np.random.default_rng(1).normal(size=24))
+    found = ops.convert_to_numpy(mlp(INPUTS, ops.reshape(ops.convert_to_tensor([1.0, 0.0, 1.0]), (1, 1, 3, 1))))
+    kernel, bias = (ops.convert_to_numpy(weight).copy() for weight in (mlp.expand.kernel, mlp.expand.bias))
+    if head_channels == "input":
+        kernel[4:8] = 0
+    else:
+        kernel[:, 8:16] = bias[8:16] = 0
+    mlp.expand.kernel.assign(kernel)
+    mlp.expand.bias.assign(bias)
+    np.testing.assert_allclose(found, ops.convert_to_numpy(mlp(INPUTS)), rtol=1e-5, atol=1e-6)
+
+
+def test_evaluation_masks_before_the_softmax():
+    plain, other = make_block(), make_block(mask_after_softmax=True, attention_gradient=True, mlp_token_gradient=False)
+    for block in (plain, other):
+        block.token_gate.kernel.assign(np.random.default_rng(1).normal(size=(12, 1)))
+        block.token_gate.bias.assign([0.0])
+    other.set_weights(plain.get_weights())
+    (expected, decisions), (found, _) = run(plain), run(other)
+    assert 0 < decisions["token_keep"][:, 1:].mean() < 1
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("kind", ["token", "head", "block"])

@@ -20,6 +20,14 @@ def test_new_gate_keeps_nearly_everything():
     assert ops.convert_to_numpy(gate(inputs, training=True)[0]).mean() > 0.6
 
 
+@pytest.mark.parametrize(("threshold", "share"), [(0.6, 0.116), (0.5, 0.5)])
+def test_share_kept_in_the_first_noisy_step_of_a_gate_without_bias(threshold, share):
+    # σ(noise/5) > threshold, and the noise is logistic: 1 − σ(5·logit(threshold)).
+    gate = Gate(4, temperature=5.0, threshold=threshold, initial_bias=0.0)
+    keep = ops.convert_to_numpy(gate(0.01 * keras.random.normal((5000, 8)), training=True)[0])
+    assert keep.mean() == pytest.approx(share, abs=0.015)
+
+
 def test_noise_in_training_alone():
     gate = Gate(16)
     inputs = keras.random.normal((32, 8))

@@ -76,7 +76,10 @@ OPTIONS = [
     ({"head_threshold": 0.9}, "head_keep", False),
     ({"block_threshold": 0.9}, "block_keep", False),
     ({"normalize_policy_input": True}, "head_logits", False),
+    ({"mlp_heads": "hidden"}, "tokens", False),
 ]
+# These change gradients alone (`test_training_pass.py`), this one the weights of new gates.
+GRADIENT_OPTIONS, NEW_GATES = {"mask_after_softmax", "attention_gradient", "mlp_token_gradient"}, {"initial_bias"}
 
 
 @pytest.mark.parametrize(("option", "output", "training"), OPTIONS, ids=lambda value: str(value))
@@ -91,7 +94,16 @@ def test_every_gate_option_changes_something(option, output, training, images):
 
 def test_options_are_all_covered():
     fields = set(ka.GateConfig().get_config())
-    assert {name for option, _, _ in OPTIONS for name in option} == fields
+    assert {name for option, _, _ in OPTIONS for name in option} | GRADIENT_OPTIONS | NEW_GATES == fields
+
+
+def test_a_first_bias_of_zero_starts_training_with_what_is_published():
+    backbone = ka.AdaViTBackbone(**SIZES, gates=ka.GateConfig(initial_bias=0.0))
+    many = np.random.default_rng(0).normal(size=(256, 16, 16, 3)).astype("float32")
+    keeps = arrays(backbone(many, training=True))
+    assert keeps["token_keep"][:, :, 1:].mean() == pytest.approx(0.12, abs=0.02)
+    assert keeps["head_keep"][:, 1:].mean() == pytest.approx(0.5, abs=0.06)
+    assert keeps["block_keep"][:, 1:].mean() == pytest.approx(0.5, abs=0.06)
 
 
 def test_temperature_of_a_call_replaces_the_gates_own(images):
@@ -110,7 +122,20 @@ def test_first_blocks_are_ungated(images):
     assert (outputs["token_keep"][:, 1:] == 0).any()
 
 
-@pytest.mark.parametrize("gates", [None, ka.GateConfig(heads="partial", temperature=2.0)], ids=["dense", "gated"])
+ROUND_TRIPS = {
+    "dense": None,
+    "gated": ka.GateConfig(heads="partial", temperature=2.0),
+    "other options": ka.GateConfig(
+        mlp_heads="hidden",
+        mask_after_softmax=True,
+        attention_gradient=True,
+        mlp_token_gradient=False,
+        initial_bias=-0.5,
+    ),
+}
+
+
+@pytest.mark.parametrize("gates", ROUND_TRIPS.values(), ids=ROUND_TRIPS)
 def test_config_round_trip(gates, images):
     backbone = ka.AdaViTBackbone(**SIZES, gates=gates, positions="sinusoid", qkv_bias=False, drop_path=0.1)
     copy = ka.AdaViTBackbone.from_config(backbone.get_config())
@@ -133,6 +158,10 @@ def test_sinusoid_positions_are_fixed_and_tell_places_apart():
     [
         ({"patch_size": 5}, "`image_size` must be a multiple of `patch_size`. Received: image_size=16, patch_size=5"),
         ({"num_heads": 5}, "`width` must be a multiple of `num_heads`. Received: width=24, num_heads=5"),
+        (
+            {"mlp_ratio": 1.25, "num_heads": 4, "gates": ka.GateConfig(mlp_heads="hidden")},
+            "Received: mlp_ratio=1.25, a hidden width of 30, num_heads=4",
+        ),
         ({"depth": 0}, "`depth` must be 1 or more, a whole number. Received: depth=0"),
         ({"positions": "none"}, "`positions` must be 'learned' or 'sinusoid'. Received: positions='none'"),
         ({"drop_path": 1.0}, "`drop_path` must be in [0, 1). Received: drop_path=1.0"),
@@ -163,6 +192,12 @@ def test_impossible_sizes_are_refused(change, message):
         ),
         ({"temperature": 0.0}, "`temperature` must be a positive number from 1e-15 to 1e15. Received: temperature=0.0"),
         ({"token_threshold": 1.0}, "`token_threshold` must be a number in (0, 1). Received: token_threshold=1.0"),
+        (
+            {"heads": "partial", "mlp_heads": "hidden"},
+            "`mlp_heads` must be 'input' unless `heads` is 'full'. Received: mlp_heads='hidden', heads='partial'",
+        ),
+        ({"initial_bias": float("nan")}, "`initial_bias` must be a number from -1e15 to 1e15"),
+        ({"mask_after_softmax": 1}, "`mask_after_softmax` must be True or False. Received: mask_after_softmax=1"),
     ],
 )
 def test_impossible_gates_are_refused(change, message):

@@ -43,7 +43,12 @@ def calls():
     yield from vary(ka.AdaViTClassifier, CLASSIFIER, backbone=backbone, num_classes=4)
     names = {"name": (), "num_classes": (), "image_size": (), "weights": (None,)}
     yield from vary(ka.AdaViTClassifier.from_preset, names, name="ada_t2t_vit_7", image_size=32)
-    names = {"budget": (None,), "temperature": (None, 0.5, 1.5, HUGE, 1e308), "teacher": (None,)}
+    names = {
+        "budget": (None,),
+        "temperature": (None, 0.5, 1.5, HUGE, 1e308),
+        "teacher": (None,),
+        "training_policy": (None,),
+    }
     yield from vary(other.compile, names)
     yield from vary(other.compile, {"distillation": (None,)}, teacher=model)
     yield "execution", lambda value: setattr(other, "execution", value), ()

@@ -15,15 +15,24 @@ from keras_adavit.layers.block import GatedBlock
 from keras_adavit.packed.block import execute_packed
 
 LENGTH, WIDTH, HEADS = 10, 24, 3
+HEADS_GATED = st.sampled_from(
+    [{"heads": "full"}, {"heads": "full", "mlp_heads": "hidden"}, {"heads": "partial"}, {"heads": None}]
+)
+
+
+def build_config(heads, **gates):
+    return ka.GateConfig(**heads, **gates)
+
+
 CONFIGS = st.builds(
-    ka.GateConfig,
+    build_config,
+    heads=HEADS_GATED,
     tokens=st.just(True),
-    heads=st.sampled_from(["full", "partial", None]),
     blocks=st.booleans(),
     gate_mlp_tokens=st.booleans(),
     first_gated_block=st.sampled_from([0, 1]),
     normalize_policy_input=st.booleans(),
-) | st.builds(ka.GateConfig, tokens=st.just(False), heads=st.sampled_from(["full", "partial", None]))
+) | st.builds(build_config, heads=HEADS_GATED, tokens=st.just(False))
 # Nothing, everything, and all between: no patch, no head, no image active, and the opposites.
 USAGES = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.8, 1.0])
 BATCHES = st.sampled_from([1, 2, 5, 12])  # few, for JAX compiles each shape
@@ -140,6 +149,7 @@ ONE = {
     "all gates": ka.GateConfig(),
     "every token in the MLP": ka.GateConfig(gate_mlp_tokens=False),
     "partial heads": ka.GateConfig(heads="partial"),
+    "hidden heads": ka.GateConfig(mlp_heads="hidden"),
     "tokens only": ka.GateConfig(heads=None, blocks=False),
     "no tokens": ka.GateConfig(tokens=False),
 }
@@ -166,6 +176,7 @@ LATE = {
     "tokens first": ka.GateConfig(first_token_gated_block=0, first_gated_block=2),
     "tokens last": ka.GateConfig(first_token_gated_block=2, first_gated_block=1, normalize_policy_input=True),
     "partial heads": ka.GateConfig(heads="partial", first_gated_block=1),
+    "hidden heads": ka.GateConfig(mlp_heads="hidden", first_gated_block=1),
     "no tokens": ka.GateConfig(tokens=False, first_gated_block=1),
 }
 
