@@ -1,4 +1,4 @@
-"""Data from a folder of images: `DIR/{train,val}/<class>/*.jpg`."""
+"""Data from a folder of images: `DIR/{train,val}/<class>/*.jpg`, or `DIR/<class>/*.jpg`, which is split."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from keras_adavit.data.decode import decode
+from keras_adavit.data.folder_split import split_files, split_table
 from keras_adavit.data.photos import Photos
 from keras_adavit.data.pipeline import Splits, drawn_anew, shuffled_indices, start_tensorflow
 from keras_adavit.errors import InputError, printable
-from keras_adavit.settings import FileName, settings
+from keras_adavit.settings import FileName, Seed, Threshold, settings
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")
 VALIDATION_NAMES = ("val", "validation", "test")  # the first that exists is taken
@@ -25,10 +26,17 @@ ClassFiles = dict[str, list[str]]  # class name → its image files, both sorted
 
 @settings
 class ImageFolder(Photos):
-    """A folder with a `train` and a `val` (or `validation`, or `test`) folder, in each one folder a class."""
+    """A folder with a `train` and a `val` (or `validation`, or `test`) folder, in each one folder a class.
+
+    Or a folder of class folders, of which `validation_share` is held out.
+    """
 
     path: FileName = ""
     """The folder."""
+    validation_share: Threshold | None = None
+    """Share of each class's images that is held out, in (0, 1), where the folder holds class folders and no `train`."""
+    split_seed: Seed = 0
+    """Seed of what is held out."""
     on_bad_image: Literal["error", "skip"] = "error"
     """What to do with files that cannot be decoded: stop, or leave them out and list them."""
     check_images: bool = True
@@ -55,9 +63,16 @@ class ImageFolder(Photos):
         start_tensorflow()
         import tensorflow as tf
 
-        splits = find_splits(self.path)
-        train, validation = (list_images(split) for split in splits)
-        _check_same_classes(train, validation, splits)
+        table = None
+        if self.validation_share is None:
+            splits = find_splits(self.path)
+            train, validation = (list_images(split) for split in splits)
+            _check_same_classes(train, validation, splits)
+        else:
+            root = find_classes(self.path)
+            splits = root, root
+            train, validation = split_files(list_images(root), self.validation_share, self.split_seed)
+            table = split_table(root, train, validation)
         all_files = [*_flat(train)[0], *_flat(validation)[0]]
         skipped = list(bad_images(all_files)) if self.check_images else []
         if skipped and self.on_bad_image == "error":
@@ -88,6 +103,7 @@ class ImageFolder(Photos):
             crop_fraction=self.crop_fraction,
             skipped=tuple(map(printable, skipped)),
             files=tuple(train_files + files),
+            split_table=table,
         )
 
 
@@ -99,12 +115,28 @@ def find_splits(path: str) -> tuple[Path, Path]:
     found = [entry.name for entry in _entries(root) if os.path.isdir(entry.path)]
     held_out = next((name for name in VALIDATION_NAMES if name in found), None)
     if "train" not in found:
-        raise InputError(f"`path` must hold a folder `train`. Received: path={path!r} with {_few(found)}")
+        raise InputError(
+            "`path` must hold a folder `train`; a folder of class folders is split by `validation_share=0.1`. "
+            f"Received: path={path!r} with {_few(found)}"
+        )
     if held_out is None:
         raise InputError(
             f"`path` must hold a folder `val`, `validation` or `test`. Received: path={path!r} with {_few(found)}"
         )
     return root / "train", root / held_out
+
+
+def find_classes(path: str) -> Path:
+    """The folder of class folders at `path`; an `InputError` says if it is split already, or no folder."""
+    root = Path(os.path.expanduser(path))
+    if not path or not os.path.isdir(root):
+        raise InputError(f"`path` must be a folder with a folder for each class. Received: path={path!r}")
+    if os.path.isdir(root / "train"):
+        raise InputError(
+            "`validation_share` must be None for a folder that is split already. "
+            f"Received: path={path!r} with a folder `train`"
+        )
+    return root
 
 
 def list_images(split: Path) -> ClassFiles:

@@ -38,6 +38,7 @@ class Splits:
         std: What the channels were then divided by.
         skipped: Image files that could not be decoded and were left out.
         files: Image files of both, where images are files.
+        split_table: What was held out, as CSV (`split,class,file`), where the source split the images itself.
         crop_fraction: Side of the central square of `validation` over a photo's shorter side; 1 where nothing is cut.
     """
 
@@ -51,6 +52,7 @@ class Splits:
     std: tuple[float, ...]
     skipped: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    split_table: str | None = None
     crop_fraction: float = 1.0
 
     @property

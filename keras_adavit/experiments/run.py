@@ -92,7 +92,7 @@ def train_on(splits, recipe, console, folder):
             highlight=False,
             soft_wrap=True,
         )
-        if getattr(splits, "split_table", None) is not None and not resumed:
+        if splits.split_table is not None and not resumed:
             write_text(folder / "split.csv", splits.split_table)
         try:
             seconds = train_stages(models, recipe, splits, folder, console, resumed)

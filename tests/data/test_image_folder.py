@@ -138,13 +138,13 @@ def test_path_that_is_no_folder(path):
 
 
 def test_empty_folder(tmp_path):
-    with raises("`path` must hold a folder `train`. Received: path=", "with nothing"):
+    with raises("`path` must hold a folder `train`; ", "Received: path=", "with nothing"):
         load(tmp_path)
 
 
 def test_no_train_split(folder):
     (folder / "train").rename(folder / "training")
-    with raises("`path` must hold a folder `train`. Received: path=", "with 'training', 'val'"):
+    with raises("`path` must hold a folder `train`; ", "Received: path=", "with 'training', 'val'"):
         load(folder)
 
 

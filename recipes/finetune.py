@@ -1,0 +1,42 @@
+"""Fine-tuning: published DeiT-S weights, then your own photos, then gates that learn where to look in them.
+
+    python train.py recipes/finetune.py --data.path DIR
+
+DIR holds one folder a class; a tenth of each is held out (`--data.validation-share`), and `split.csv` says which. For
+a folder with `train` and `val` give `--data.validation-share None`. Three trainings follow each other: the new
+classifier alone, the whole dense model, then the adaptive one, which also learns from the dense one. For a T2T-ViT give
+`--model.preset ada_t2t_vit_14`; for weights of your own `--model.weights FILE` (.pth, .safetensors or .keras).
+"""
+
+from keras_adavit.experiments import (
+    AdaptiveTraining,
+    Augment,
+    BudgetLoss,
+    DenseTraining,
+    DistillationLoss,
+    ImageFolder,
+    Model,
+    Recipe,
+    Training,
+)
+
+recipe = Recipe(
+    name="finetune",
+    data=ImageFolder(image_size=224, validation_share=0.1, augment=Augment(crop_scale=(0.35, 1.0))),
+    model=Model(preset="ada_deit_small_patch16_224", weights="imagenet"),
+    budget=BudgetLoss(macs_target=0.6),
+    classifier=Training(epochs=2, learning_rate=1e-3, weight_decay=0.0),
+    dense=DenseTraining(epochs=8, learning_rate=1e-4, layer_decay=0.75, drop_path=0.1, label_smoothing=0.1),
+    adaptive=AdaptiveTraining(
+        epochs=12,
+        learning_rate=5e-5,
+        gate_learning_rate=5e-4,
+        layer_decay=0.75,
+        warmup=0.05,
+        budget_ramp=0.4,
+        final_temperature=1.0,
+        label_smoothing=0.1,
+    ),
+    distillation=DistillationLoss(temperature=2.0),
+    batch_size=64,
+)
