@@ -143,6 +143,7 @@ def read_progress(path):
         damage = find_damage(file)
         if damage:
             raise InputError(f"The checkpoint must be whole. Received: {printable(path)}, but {damage}")
+        file.seek(0)
         try:
             with np.load(file, allow_pickle=False) as arrays:
                 return Progress(**json.loads(str(arrays[META])))
