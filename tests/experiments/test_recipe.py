@@ -67,7 +67,7 @@ def test_files_that_define_no_recipe_are_refused(source, message, tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Training(epochs=0), "`epochs` must be a whole number from 1 to 100000. Received: epochs=0"),
+        (lambda: Training(epochs=-1), "`epochs` must be a whole number from 0 to 100000. Received: epochs=-1"),
         (lambda: Training(warmup=1.0), r"`warmup` must be a number in \[0, 1\). Received: warmup=1.0"),
         (
             lambda: AdaptiveTraining(budget_ramp=1.5),
