@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 UNFINISHED = ".unfinished-*"
-SAVES = 16  # of a run: of a recipe, of each epoch two or three, of the results; the last aims may find it ended
+SAVES = 30  # of a run: of a recipe, of each epoch eight or so, of the results; the last aims may find it ended
 EPOCHS = 5
 
 
