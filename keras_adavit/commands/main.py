@@ -9,7 +9,7 @@ from keras_adavit.commands.handler import handle
 COMMANDS = {
     "train": "train a dense vision transformer, then an adaptive one from its weights, as a recipe says",
     "evaluate": "print accuracy, MACs and the usage of every block of a model",
-    "convert": "convert a published PyTorch checkpoint into a .keras file",
+    "convert": "convert a published PyTorch or safetensors file into a .keras file",
     "export": "write a model as SavedModel or ONNX",
 }
 USAGE = "usage: keras-adavit COMMAND [-h] …\n\n" + "\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items())

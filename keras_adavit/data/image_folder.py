@@ -66,21 +66,14 @@ class ImageFolder(Photos):
         table = None
         if self.validation_share is None:
             splits = find_splits(self.path)
-            train, validation = (list_images(split) for split in splits)
-            _check_same_classes(train, validation, splits)
+            found = [list_images(split) for split in splits]
+            _check_same_classes(*found, splits)
+            (train, validation), skipped = self._sound(found, splits)
         else:
             root = find_classes(self.path)
-            splits = root, root
-            train, validation = split_files(list_images(root), self.validation_share, self.split_seed)
+            (files,), skipped = self._sound([list_images(root)], [root])
+            train, validation = split_files(files, self.validation_share, self.split_seed)
             table = split_table(root, train, validation)
-        all_files = [*_flat(train)[0], *_flat(validation)[0]]
-        skipped = list(bad_images(all_files)) if self.check_images else []
-        if skipped and self.on_bad_image == "error":
-            raise InputError(f"{WANTED}, or be left out with `on_bad_image='skip'`. Received: {_few(skipped)}")
-        train, validation = (
-            _without(files, skipped, split) for files, split in zip((train, validation), splits, strict=True)
-        )
-
         train_files, train_labels = _flat(train)
         files, held_out_labels = _flat(validation)
         names, labels = list(map(os.fsencode, train_files)), tf.constant(train_labels)
@@ -105,6 +98,13 @@ class ImageFolder(Photos):
             files=tuple(train_files + files),
             split_table=table,
         )
+
+    def _sound(self, found: list[ClassFiles], folders: Sequence[Path]) -> tuple[list[ClassFiles], list[str]]:
+        """The files of each folder that can be decoded, and those that cannot, after `check_images`."""
+        skipped = list(bad_images([path for files in found for path in _flat(files)[0]])) if self.check_images else []
+        if skipped and self.on_bad_image == "error":
+            raise InputError(f"{WANTED}, or be left out with `on_bad_image='skip'`. Received: {_few(skipped)}")
+        return [_without(files, skipped, folder) for files, folder in zip(found, folders, strict=True)], skipped
 
 
 def find_splits(path: str) -> tuple[Path, Path]:
@@ -131,10 +131,11 @@ def find_classes(path: str) -> Path:
     root = Path(os.path.expanduser(path))
     if not path or not os.path.isdir(root):
         raise InputError(f"`path` must be a folder with a folder for each class. Received: path={path!r}")
-    if os.path.isdir(root / "train"):
+    held_out = [name for name in VALIDATION_NAMES if os.path.isdir(root / name)]
+    if os.path.isdir(root / "train") and held_out:
         raise InputError(
             "`validation_share` must be None for a folder that is split already. "
-            f"Received: path={path!r} with a folder `train`"
+            f"Received: path={path!r} with the folders `train` and `{held_out[0]}`"
         )
     return root
 

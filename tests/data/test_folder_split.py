@@ -50,10 +50,24 @@ def test_a_folder_of_class_folders(folder):
     assert other.split_table != splits.split_table
 
 
+def test_what_cannot_be_decoded_is_left_out_before_the_split(folder):
+    (folder / "cats" / "3.png").write_bytes(b"no image")
+    splits = ImageFolder(str(folder), image_size=8, validation_share=0.5, on_bad_image="skip").load(4, seed=0)
+    assert (splits.train_examples, splits.validation_examples, len(splits.skipped)) == (7, 8, 1)
+    assert "cats/3.png" not in splits.split_table
+
+
+def test_files_that_are_added_leave_most_where_they_were():
+    more = {name: [*paths, f"{name}/new.jpg"] for name, paths in FILES.items()}
+    before, after = split_files(FILES, 0.25, 0)[1], split_files(more, 0.25, 0)[1]
+    assert len(set(before["a"]) - set(after["a"])) <= 1
+
+
 def test_wrong_folders(folder, tmp_path):
     with pytest.raises(InputError, match=r"folder `train`; .*`validation_share=0.1`. Received: path="):
         ImageFolder(str(folder), image_size=8).load(4, seed=0)
-    (folder / "train").mkdir()
+    for name in ("train", "val"):
+        (folder / name).mkdir()
     with pytest.raises(InputError, match=r"`validation_share` must be None for a folder that is split already"):
         ImageFolder(str(folder), image_size=8, validation_share=0.5).load(4, seed=0)
     with pytest.raises(InputError, match=r"`path` must be a folder with a folder for each class"):
