@@ -36,6 +36,7 @@ recipe = Recipe(
         budget_ramp=0.4,
         final_temperature=1.0,
         label_smoothing=0.1,
+        calibrate=True,
     ),
     distillation=DistillationLoss(temperature=2.0),
     batch_size=64,

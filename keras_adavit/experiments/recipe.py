@@ -162,6 +162,9 @@ class AdaptiveTraining(BlockTraining):
     """Share of the training over which the budget's targets fall from 1 to their values, in [0, 1]."""
     final_temperature: PositiveFloat | None = None
     """Temperature of the gates at the end, reached linearly; constant if not given."""
+    calibrate: bool = False
+    """After the training, shift the gates' thresholds until training images cost what `budget.macs_target` asks for;
+    `last.keras` is then the shifted model."""
     policy: RandomPolicy | None = None
     """Decides by chance in training, in the place of the gates, which then learn nothing."""
 
@@ -209,6 +212,11 @@ class Recipe:
     """Try the recipe out: one epoch of five steps each."""
 
     def __post_init__(self):
+        target = self.budget.macs_target
+        if self.adaptive.calibrate and not isinstance(target, int | float):
+            raise InputError(
+                f"`adaptive.calibrate` needs `budget.macs_target`, a number. Received: macs_target={target!r}"
+            )
         start = self.dense_model is not None or self.model.weights is not None
         if self.dense_model is not None and self.model.weights is not None:
             raise InputError(

@@ -9,6 +9,7 @@ import numpy as np
 from keras_adavit.data.image_folder import name_bad_images
 from keras_adavit.data.pipeline import check_batch_size, start_tensorflow
 from keras_adavit.evaluation import tables, visualize
+from keras_adavit.evaluation.calibration import calibrate
 from keras_adavit.evaluation.evaluate import check_data, evaluate
 from keras_adavit.evaluation.timing import measure
 from keras_adavit.experiments.build import (
@@ -23,9 +24,11 @@ from keras_adavit.experiments.folder import CHECKPOINT, RESULTS, locked, new_fol
 from keras_adavit.experiments.stage import train
 from keras_adavit.files import write_text
 from keras_adavit.models.saved import load_model
+from keras_adavit.training.callbacks import save_model
 from keras_adavit.training.checkpoint import read_progress
 from keras_adavit.weights.transfer import initialize_from
 
+CALIBRATION_IMAGES = 1024
 STAGES = ("classifier", "dense", "adaptive")
 
 
@@ -135,6 +138,11 @@ def train_stages(models, recipe, splits, folder, console, resumed):
 def close(models, recipe, splits, seconds, folder, console):
     """Evaluates the models of a run side by side, and writes and prints what was found."""
     validation = splits.validation.take(1) if recipe.smoke else splits.validation
+    if "adaptive" in models and recipe.adaptive.calibrate:
+        batches = -(-CALIBRATION_IMAGES // recipe.batch_size)
+        share = calibrate(models["adaptive"], splits.train.take(batches).cache(), recipe.budget.macs_target)
+        console.print(f"Calibrated on training images to {share:.3f} of the dense model's MACs", highlight=False)
+        save_model(models["adaptive"], folder / "adaptive" / "last.keras")
     kept = {name: models[name] for name in ("dense", "adaptive") if name in models}
     found = {name: evaluate(model, validation) for name, model in kept.items()}
     results = {

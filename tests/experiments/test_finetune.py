@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def recipe(tmp_path):
         budget=BudgetLoss(macs_target=0.6),
         classifier=Training(epochs=1, learning_rate=1e-2),
         dense=DenseTraining(epochs=1, layer_decay=0.5),
-        adaptive=AdaptiveTraining(epochs=1, train="gates", gate_learning_rate=1e-2, reference_batch=8),
+        adaptive=AdaptiveTraining(epochs=1, train="gates", reference_batch=8, calibrate=True),
         distillation=DistillationLoss(),
         batch_size=8,
         xla=False,
@@ -78,6 +79,7 @@ def test_three_trainings(recipe, tmp_path, capsys):
     biases = [value for name, value in adaptive.items() if name.endswith("_gate/bias")]
     assert biases
     assert all((value != 3.0).all() for value in biases)  # what new gates have
+    assert json.loads((folder / "results.json").read_text())["adaptive"]["macs_share"] == pytest.approx(0.6, rel=0.15)
     rows = list(csv.DictReader((folder / "split.csv").read_text().splitlines()))
     assert [row["split"] for row in rows].count("val") == 9
     model = load_model(folder / "adaptive" / "last.keras")

@@ -151,6 +151,10 @@ def test_two_processes_do_not_share_a_run(stopped):
     [
         ({"dense": DenseTraining(epochs=0)}, "`dense.epochs` must be 1 or more without `model.weights`"),
         ({"classifier": DenseTraining(epochs=1)}, "`classifier.epochs` must be 0 without `model.weights`"),
+        (
+            {"adaptive": AdaptiveTraining(calibrate=True), "budget": BudgetLoss(token_target=0.5)},
+            "`adaptive.calibrate` needs `budget.macs_target`, a number. Received: macs_target=None",
+        ),
         ({"dense_model": "a.keras", "model": Model(weights="b.keras")}, "`dense_model`, .* without `model.weights`"),
     ],
 )
