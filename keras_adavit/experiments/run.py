@@ -21,14 +21,14 @@ from keras_adavit.experiments.build import (
     train_gates_alone,
 )
 from keras_adavit.experiments.folder import CHECKPOINT, RESULTS, locked, new_folder
-from keras_adavit.experiments.stage import train
+from keras_adavit.experiments.stage import SMOKE_STEPS, train
 from keras_adavit.files import write_text
 from keras_adavit.models.saved import load_model
 from keras_adavit.training.callbacks import save_model
 from keras_adavit.training.checkpoint import read_progress
 from keras_adavit.weights.transfer import initialize_from
 
-CALIBRATION_IMAGES = 1024
+CALIBRATION_IMAGES = 512
 STAGES = ("classifier", "dense", "adaptive")
 
 
@@ -139,7 +139,7 @@ def close(models, recipe, splits, seconds, folder, console):
     """Evaluates the models of a run side by side, and writes and prints what was found."""
     validation = splits.validation.take(1) if recipe.smoke else splits.validation
     if "adaptive" in models and recipe.adaptive.calibrate:
-        batches = -(-CALIBRATION_IMAGES // recipe.batch_size)
+        batches = SMOKE_STEPS if recipe.smoke else -(-CALIBRATION_IMAGES // recipe.batch_size)
         share = calibrate(models["adaptive"], splits.train.take(batches).cache(), recipe.budget.macs_target)
         console.print(f"Calibrated on training images to {share:.3f} of the dense model's MACs", highlight=False)
         save_model(models["adaptive"], folder / "adaptive" / "last.keras")
