@@ -257,7 +257,7 @@ def test_a_model_says_how_a_folder_is_read(folder, tmp_path):
     assert find_data(model, path, folder) == ka_data.ImageFolder(path=str(folder), **expected)
 
     (tmp_path / "run" / "recipe.py").write_text(
-        "from keras_adavit.experiments.recipe import ImageFolder, Recipe\n"
+        "from keras_adavit.experiments import ImageFolder, Recipe\n"
         "data = ImageFolder(path='x', image_size=16, on_bad_image='skip')\n"
         "recipe = Recipe(name='run', data=data)\n"
     )
