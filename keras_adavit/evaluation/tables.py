@@ -136,16 +136,17 @@ def print_next_steps(folder, console):
     """Says what to do with a finished run."""
     backend = os.environ.get("KERAS_BACKEND")
     prefix = f"KERAS_BACKEND={backend} " if backend else ""
-    for text, command in (
-        ("Look at what it kept", str(folder / "policy.png")),
-        ("Watch the curves", f"tensorboard --logdir {folder / 'tensorboard'}"),
-        ("Evaluate by block", f"{prefix}keras-adavit evaluate {folder / 'adaptive' / 'last.keras'}"),
-        (
-            "Try another budget",
-            f"{prefix}keras-adavit train {folder / 'recipe.py'} --budget.macs-target 0.3 --dense-model "
-            f"{folder / 'dense' / 'last.keras'}",
-        ),
-    ):
+    adaptive, dense = (folder / kind / "last.keras" for kind in ("adaptive", "dense"))
+    steps = {"Watch the curves": f"tensorboard --logdir {folder / 'tensorboard'}"}
+    if adaptive.is_file():
+        steps |= {
+            "Look at what it kept": folder / "policy.png",
+            "Evaluate by block": f"{prefix}keras-adavit evaluate {adaptive}",
+            "Try other budgets": f"{prefix}keras-adavit evaluate {adaptive} --macs 0.3 0.45 0.6",
+        }
+    else:
+        steps["Evaluate"] = f"{prefix}keras-adavit evaluate {dense}"
+    for text, command in steps.items():
         console.print(f"{text}: [bold]{command}[/bold]", highlight=False, soft_wrap=True)
 
 

@@ -80,7 +80,7 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_train(request, exhaustive, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(running, "fit", accept)
+    monkeypatch.setattr(running, "train_stages", accept)
     recipe = str(request.config.rootpath / "recipes" / "digits.py")
     codes = [check(["train", recipe, *TINY], capsys)]  # without an extreme it is accepted
     for name, value in cases(list(options(load_recipe(recipe))), exhaustive):
@@ -114,7 +114,7 @@ def repeated(settings, name, value):
 
 @pytest.mark.slow
 def test_train_on_a_folder(request, exhaustive, capsys, monkeypatch, photos):
-    monkeypatch.setattr(running, "fit", accept)
+    monkeypatch.setattr(running, "train_stages", accept)
     path = str(request.config.rootpath / "recipes" / "image_folder.py")
     recipe = load_recipe(path)
     given = ["train", path, *TINY[:-4], "--data.path", photos, "--data.image-size", "16", "--batch-size", "4"]
