@@ -48,8 +48,10 @@ def test_every_speed_is_measured_and_the_model_stays_as_it_is(execution):
         np.testing.assert_array_equal(values, before[name])
 
 
-@pytest.mark.parametrize("gates", [ka.GateConfig(heads="partial"), ka.GateConfig(normalize_policy_input=True)])
-@pytest.mark.parametrize("stem", ["patch", "t2t_performer"])
+@pytest.mark.parametrize(
+    ("gates", "stem"),
+    [(ka.GateConfig(heads="partial"), "t2t_performer"), (ka.GateConfig(normalize_policy_input=True), "patch")],
+)
 def test_copies_have_the_same_weights(gates, stem):
     model, images = make_model(gates, stem), make_images(4)
     for block in model.backbone.blocks:
