@@ -28,7 +28,7 @@ from keras_adavit.training.distillation import DistillationLoss
 Width = whole(1, 65_536)
 Depth = whole(1, 1_000)
 Epochs = whole(0, 100_000)  # so many that the number of steps stays within 31 bits
-Batches = whole(1, 100_000)
+Count = whole(1, 100_000)
 
 # Sizes of a model that neither a preset nor a recipe gives: those of DeiT-S.
 DEFAULT_SIZES = {
@@ -108,12 +108,12 @@ class Training:
     """Largest norm of one variable's gradient."""
     global_clip_norm: PositiveFloat | None = None
     """Largest norm of all gradients together; needs `clip_norm` None."""
-    accumulate: Batches = 1
+    accumulate: Count = 1
     """Batches whose mean gradient makes one update of the weights."""
     average: Rate | None = None
     """Momentum an update of the moving average of the weights, such as 0.999, which is then what is evaluated and
     saved; no average if not given."""
-    patience: Epochs | None = None
+    patience: Count | None = None
     """Epochs without a better validation accuracy after which the training ends early; never if not given."""
     label_smoothing: Rate = 0.0
     """Share of the label given to all classes, in [0, 1)."""
