@@ -96,7 +96,7 @@ def checked(method):
         if "kwargs" not in arguments:  # `fit` evaluates data that it has checked
             del arguments["self"]
             check_arguments(self, method.__name__, **arguments)
-        with restored_on_error(self):
+        with restored_on_error(self, trains=method.__name__ in ("fit", "train_on_batch")):
             return method(self, *args, **kwargs)
 
     return check_and_call
