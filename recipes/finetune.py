@@ -7,7 +7,7 @@ a folder with `train` and `val` give `--data.validation-share None`. Three train
 classifier alone, the whole dense model, then the adaptive one, which also learns from the dense one. For a T2T-ViT give
 `--model.preset ada_t2t_vit_14`; for weights of your own `--model.weights FILE` (.pth, .safetensors or .keras).
 
-What it does was tried at small scale, on TensorFlow: 10 classes of Tiny-ImageNet (5,000 photos of 64 pixels to train
+Tried small, with other rates and epochs, on TensorFlow: 10 classes of Tiny-ImageNet (5,000 photos of 64 pixels to train
 on, 500 to look at), a model of patches of 8, width 128 and 6 blocks, weights of a dense model of the 90 other classes.
 After 10 epochs the dense model is right on 65.8 %, and on 48.2 % from random weights; the adaptive one, 16 epochs
 later, on 64.8 % at 0.66 of the MACs, and on 61.0 % at 0.61 once it is calibrated. DeiT-S at 224 pixels has run for some

@@ -30,6 +30,8 @@ def main(arguments):
     if folder is None and (not arguments or arguments[0].startswith("-")):
         print(__doc__ + ", ".join(recipe_names()))
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
+    if folder is not None and arguments and arguments[0].startswith("-"):
+        raise InputError(f"`--resume` takes no other options but those behind a recipe. Received: {arguments[0]}")
     recipe = parse_recipe(arguments) if arguments else None
     if folder is not None:
         recipe = find_run(folder, recipe)

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_adavit.data.image_folder import name_bad_images
 from keras_adavit.data.pipeline import check_batch_size, start_tensorflow
+from keras_adavit.errors import InputError
 from keras_adavit.evaluation import tables, visualize
 from keras_adavit.evaluation.calibration import calibrate
 from keras_adavit.evaluation.evaluate import check_data, evaluate
@@ -89,13 +90,15 @@ def train_on(splits, recipe, console, folder):
     resumed = folder is not None
     folder = folder if resumed else new_folder(recipe)
     with locked(folder):
+        if (folder / RESULTS).is_file():
+            raise InputError(f"`--resume` must be the folder of a run that is not finished. Received: {folder}")
         console.print(
             f"{recipe.name} on {keras.backend.backend()}: {splits.train_examples} training and "
             f"{splits.validation_examples} validation images, {len(splits.class_names)} classes; results in {folder}",
             highlight=False,
             soft_wrap=True,
         )
-        if splits.split_table is not None and not resumed:
+        if splits.split_table is not None and not (folder / "split.csv").is_file():
             write_text(folder / "split.csv", splits.split_table)
         try:
             seconds = train_stages(models, recipe, splits, folder, console, resumed)

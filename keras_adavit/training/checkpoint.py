@@ -62,6 +62,10 @@ class Checkpoint(keras.callbacks.Callback):
         self.written = time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
+        if (
+            batch + 1 == self.params["steps"]
+        ):  # the end of the epoch writes; a file with none of it left to do would not
+            return
         if time.monotonic() - self.written < 60 * self.minutes:
             return
         if keras.backend.backend() == "jax":  # Keras keeps the variables to itself within an epoch
