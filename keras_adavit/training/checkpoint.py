@@ -62,9 +62,8 @@ class Checkpoint(keras.callbacks.Callback):
         self.written = time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
-        if (
-            batch + 1 == self.params["steps"]
-        ):  # the end of the epoch writes; a file with none of it left to do would not
+        # After the last batch the end of the epoch writes: to `fit`, no batches left would mean no end.
+        if batch + 1 == self.params["steps"]:
             return
         if time.monotonic() - self.written < 60 * self.minutes:
             return
