@@ -44,7 +44,8 @@ class Arguments:
     model: Annotated[Path, tyro.conf.Positional]
     """The model, a .keras file."""
     data: Path | None = None
-    """A recipe (.py), or a folder of images with `train` and `val`; the recipe beside the model if not given."""
+    """A recipe (.py), or a folder of images with `train` and `val`; the recipe beside the model if not given. A folder
+    of class folders alone is split as the run's was."""
     images: Images = ()
     """Instead of a data set, image files and folders of some: prints the most probable classes of each."""
     picture: Path | None = None
@@ -222,7 +223,7 @@ def find_data(model, model_path, data):
     """The data source that `--data`, or the run that the model belongs to, speaks of.
 
     A folder's images are cropped and normalised as those that the model was trained on, if it knows how; what else can
-    be said of a folder is as in the run.
+    be said of a folder is as in the run: one of class folders alone is split as the run's was.
     """
     beside = model_path.parent.parent / "recipe.py"
     own = load_recipe(beside).data if beside.is_file() else None
@@ -233,6 +234,8 @@ def find_data(model, model_path, data):
     if data.suffix == ".py":
         return load_recipe(data).data
     folder = own if isinstance(own, ImageFolder) else ImageFolder(image_size=model.backbone.image_size)
+    if (data / "train").is_dir():
+        folder = dataclasses.replace(folder, validation_share=None)
     known = model.preprocessing
     if known is None or model.backbone.channels != 3:  # photos in a folder have three, as `check_data` will say
         return dataclasses.replace(folder, path=str(data))

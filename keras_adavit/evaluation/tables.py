@@ -134,8 +134,7 @@ def print_classes(classes, class_names, dense_macs, console, count_shown=5):
 
 def print_next_steps(folder, console):
     """Says what to do with a finished run."""
-    backend = os.environ.get("KERAS_BACKEND")
-    prefix = f"KERAS_BACKEND={backend} " if backend else ""
+    prefix = backend_prefix()
     adaptive, dense = (folder / kind / "last.keras" for kind in ("adaptive", "dense"))
     steps = {"Watch the curves": f"tensorboard --logdir {folder / 'tensorboard'}"}
     if adaptive.is_file():
@@ -148,6 +147,12 @@ def print_next_steps(folder, console):
         steps["Evaluate"] = f"{prefix}keras-adavit evaluate {dense}"
     for text, command in steps.items():
         console.print(f"{text}: [bold]{command}[/bold]", highlight=False, soft_wrap=True)
+
+
+def backend_prefix():
+    """What comes before a command, so that it runs on the backend that was asked for here."""
+    backend = os.environ.get("KERAS_BACKEND")
+    return f"KERAS_BACKEND={backend} " if backend else ""
 
 
 def plain(name):

@@ -81,7 +81,9 @@ def find_run(folder, recipe=None):
 
 @contextlib.contextmanager
 def locked(folder):
-    """Keeps another process from writing to a run's folder; the lock goes with the process, however that ends.
+    """Keeps another process from writing to a run's folder.
+
+    Where the file system has locks of its own, as nearly all have, it goes with the process, however that ends.
 
     Raises:
         InputError: If another process holds it.

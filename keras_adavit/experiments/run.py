@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 
 import keras
 import numpy as np
@@ -26,7 +27,7 @@ from keras_adavit.experiments.stage import SMOKE_STEPS, train
 from keras_adavit.files import write_text
 from keras_adavit.models.saved import load_model
 from keras_adavit.training.callbacks import save_model
-from keras_adavit.training.checkpoint import read_progress
+from keras_adavit.training.checkpoint import read_progress, restore
 from keras_adavit.weights.transfer import initialize_from
 
 CALIBRATION_IMAGES = 512
@@ -98,14 +99,22 @@ def train_on(splits, recipe, console, folder):
             highlight=False,
             soft_wrap=True,
         )
-        if splits.split_table is not None and not (folder / "split.csv").is_file():
-            write_text(folder / "split.csv", splits.split_table)
+        if splits.split_table is not None:
+            write_split(splits.split_table, folder / "split.csv")
         try:
             seconds = train_stages(models, recipe, splits, folder, console, resumed)
         except KeyboardInterrupt as error:
-            raise StoppedError(f"interrupted; to go on: keras-adavit train --resume {folder}") from error
+            command = f"{tables.backend_prefix()}keras-adavit train --resume {shlex.quote(str(folder))}"
+            raise StoppedError(f"interrupted; to go on: {command}") from error
         close(models, recipe, splits, seconds, folder, console)
     return folder
+
+
+def write_split(table, path):
+    """Writes what is held out; raises `InputError` if the run began with something else."""
+    if path.is_file() and path.read_text(encoding="utf-8") != table:
+        raise InputError(f"The images must be those with which the run began, as {path} has them. Received: others")
+    write_text(path, table)
 
 
 def train_stages(models, recipe, splits, folder, console, resumed):
@@ -122,16 +131,19 @@ def train_stages(models, recipe, splits, folder, console, resumed):
         model = models[name]
         if name == "adaptive":
             initialize_from(model, dense)
-        if progress is not None and (name != progress.stage or progress.finished):
+        if progress is not None and name != progress.stage:
             initialize_from(model, load_model(folder / name / "last.keras"))
-            progress = progress if name != progress.stage else None
+            continue
+        if progress is not None and progress.finished:
+            restore(model.variables, checkpoint)  # seeds too, where the next training goes on with this model
+            progress, seconds = None, progress.seconds
             continue
         trainable = list(model.trainable_variables)
         if name == "classifier":
             train_classifier_alone(model)
         elif name == "adaptive" and recipe.adaptive.train == "gates":
             train_gates_alone(model)
-        seconds[name] = train(model, name, recipe, splits, folder, console, progress, teacher=dense)
+        seconds = train(model, name, recipe, splits, folder, console, progress, seconds, teacher=dense)
         progress = None
         for variable in trainable:
             variable.trainable = True

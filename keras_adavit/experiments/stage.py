@@ -6,6 +6,7 @@ import math
 import keras
 
 from keras_adavit.data.pipeline import from_epoch
+from keras_adavit.errors import InputError
 from keras_adavit.experiments.folder import CHECKPOINT
 from keras_adavit.experiments.recipe import BlockTraining
 from keras_adavit.files import make_folder
@@ -21,7 +22,14 @@ from keras_adavit.training.callbacks import (
     StopOnNonFiniteLoss,
     read_history,
 )
-from keras_adavit.training.checkpoint import Checkpoint, Progress, WholeEpochMeans, restore, save_progress
+from keras_adavit.training.checkpoint import (
+    Checkpoint,
+    Progress,
+    WholeEpochMeans,
+    restore,
+    save_progress,
+    state_variables,
+)
 from keras_adavit.training.losses import CrossEntropy, accuracy
 from keras_adavit.training.optimizers import GATE_KINDS, adamw, gate_factors, layer_factors
 from keras_adavit.weights.transfer import initialize_from
@@ -29,7 +37,7 @@ from keras_adavit.weights.transfer import initialize_from
 SMOKE_STEPS = 5
 
 
-def train(model, name, recipe, splits, folder, console, start=None, teacher=None):
+def train(model, name, recipe, splits, folder, console, start=None, seconds=None, teacher=None):
     """Trains a model as a recipe says.
 
     Args:
@@ -40,21 +48,37 @@ def train(model, name, recipe, splits, folder, console, start=None, teacher=None
         folder: Folder of the run.
         console: A `rich` console.
         start: `Progress` of this training, if it was stopped before.
+        seconds: Time that the trainings before it have taken, by name.
         teacher: The dense model that distillation imitates, if there is one.
+
+    Returns:
+        Time that this training and those before it have taken, by name.
+
+    Raises:
+        InputError: If the data or the backend are not those with which the training began.
     """
-    training, start = getattr(recipe, name), start or Progress(name)
+    training = getattr(recipe, name)
     epochs = 1 if recipe.smoke else training.epochs
     steps = min(len(splits.train), SMOKE_STEPS) if recipe.smoke else len(splits.train)
+    backend = keras.backend.backend()
+    start = start or Progress(name, seconds=seconds or {}, steps=steps, backend=backend)
+    if (start.steps, start.backend) != (steps, backend):
+        raise InputError(
+            f"`--resume` needs the data and the backend of the run, {start.steps} batches an epoch on {start.backend}. "
+            f"Received: {steps} batches on {backend}"
+        )
     compile_model(model, recipe, training, epochs * steps, teacher)
     own, checkpoint = folder / name, folder / CHECKPOINT
     make_folder(own)
     if start.epoch or start.batch:
-        restore(model, checkpoint)
+        model.optimizer.build(model.trainable_variables)
+        restore(state_variables(model), checkpoint)
     rows = read_history(own / "history.csv", start.epoch)
     share, first_epoch = what_counts(model, recipe, training, epochs)
     stop = StopEarly(training.patience or epochs, first_epoch, rows)
     averaging = AverageWeights() if training.average is not None else None
     progress = ProgressBar(name, console)
+    saving = Checkpoint(checkpoint, start, recipe.checkpoint_minutes, averaging)
     callbacks = [
         StopOnNonFiniteLoss(start.epoch * steps + start.batch),
         WholeEpochMeans(start),
@@ -65,7 +89,7 @@ def train(model, name, recipe, splits, folder, console, start=None, teacher=None
         SaveHistory(own / "history.csv", rows),
         progress,
         keras.callbacks.TensorBoard(folder / "tensorboard" / name, write_graph=False),
-        Checkpoint(checkpoint, start, recipe.checkpoint_minutes, averaging),
+        saving,
     ]
     # The rest of an epoch that was begun before, then whole ones.
     first = start.epoch + 1 if start.batch else start.epoch
@@ -87,8 +111,9 @@ def train(model, name, recipe, splits, folder, console, start=None, teacher=None
         progress.stop()
     if stop.is_over() or start.epoch == epochs:  # of a training that was stopped after its last epoch, too
         initialize_from(model, load_model(own / "last.keras"))
-    save_progress(checkpoint, Progress(name, epochs, seconds=callbacks[-1].seconds, finished=True))
-    return callbacks[-1].seconds
+    finished = saving.progress(epoch=epochs, finished=True)
+    save_progress(checkpoint, finished, model.variables)
+    return finished.seconds
 
 
 def compile_model(model, recipe, training, steps, teacher):
@@ -102,7 +127,7 @@ def compile_model(model, recipe, training, steps, teacher):
         factors |= layer_factors(training.layer_decay, model.backbone.depth)
     if gated:
         rate = (training.gate_learning_rate or training.learning_rate) / training.learning_rate
-        factors |= gate_factors({kind: rate * getattr(training, f"{kind}_gate_scale") for kind in GATE_KINDS})
+        factors |= gate_factors(rate, {kind: getattr(training, f"{kind}_gate_scale") for kind in GATE_KINDS})
         options = {
             "budget": ramp_budget(recipe.budget, model.dense_macs, int(steps * training.budget_ramp)),
             "temperature": temperature_schedule(recipe.gates.temperature, training.final_temperature, steps),

@@ -25,15 +25,19 @@ class Progress:
         epoch: Epochs that are over.
         batch: Batches of the next epoch that are over too.
         logs: Means over these batches, by name.
-        seconds: Time that the stage has taken.
-        finished: Whether the stage is over; what it made is in its `last.keras` then.
+        seconds: Time that this stage and those before it have taken, by name.
+        steps: Batches of an epoch.
+        backend: Name of Keras' backend.
+        finished: Whether the stage is over; the file then has the model's variables, without the optimizer's.
     """
 
     stage: str
     epoch: int = 0
     batch: int = 0
     logs: dict[str, float] = dataclasses.field(default_factory=dict)
-    seconds: float = 0.0
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    steps: int = 0
+    backend: str = ""
     finished: bool = False
 
 
@@ -55,7 +59,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.start = start
         self.minutes = minutes
         self.averaging = averaging
-        self.began = time.monotonic() - start.seconds
+        self.began = time.monotonic() - start.seconds.get(start.stage, 0.0)
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
@@ -73,20 +77,20 @@ class Checkpoint(keras.callbacks.Callback):
         logs = {name: float(value) for name, value in logs.items()}
         if before:
             logs = join_means(self.start.logs, before, logs, batch + 1)
-        self.save(Progress(self.start.stage, self.epoch, before + batch + 1, logs, self.seconds))
+        self.save(self.progress(epoch=self.epoch, batch=before + batch + 1, logs=logs))
         self.written = time.monotonic()
 
     def on_epoch_end(self, epoch, logs=None):
         if self.averaging is not None:
             self.averaging.restore()
-        self.save(Progress(self.start.stage, epoch + 1, seconds=self.seconds))
+        self.save(self.progress(epoch=epoch + 1))
         if self.averaging is not None:
             self.averaging.swap_in()
 
-    @property
-    def seconds(self):
-        """Time that the stage has taken."""
-        return time.monotonic() - self.began
+    def progress(self, **changes):
+        """The `Progress` of now, of which the stage, the times, the steps and the backend are known here."""
+        seconds = self.start.seconds | {self.start.stage: time.monotonic() - self.began}
+        return dataclasses.replace(self.start, **{"batch": 0, "logs": {}, "seconds": seconds, **changes})
 
     def save(self, progress):
         """Writes the file with the variables of model and optimizer."""
@@ -154,14 +158,12 @@ def read_progress(path):
             raise InputError(f"The checkpoint must be one of a training. Received: {printable(path)}") from error
 
 
-def restore(model, path):
-    """Gives a compiled model, and its optimizer, the state of a checkpoint.
+def restore(variables, path):
+    """Gives variables the values of a checkpoint, which were those of as many of the same shapes.
 
     Raises:
-        InputError: If it is of another model; nothing is changed then.
+        InputError: If it is of others; nothing is changed then.
     """
-    model.optimizer.build(model.trainable_variables)
-    variables = state_variables(model)
     with np.load(path, allow_pickle=False) as file:
         arrays = [file[str(index)] for index in range(len(file.files) - 1)]
     shapes, expected = [array.shape for array in arrays], [tuple(variable.shape) for variable in variables]

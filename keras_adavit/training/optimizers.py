@@ -81,13 +81,19 @@ def layer_factors(decay, depth):
     """
     if decay == 1:
         return {}
-    blocks = {rf"(^|/)block_{index}/(?!\w+_gate/)": decay ** (depth - index) for index in range(depth)}
+    blocks = {rf"(^|/)block_{index}/(?!\w+_gate/|policy_norm/)": decay ** (depth - index) for index in range(depth)}
     return {r"(^|/)(stem/|(class_token|position)$)": decay ** (depth + 1), **blocks}
 
 
-def gate_factors(scales):
-    """Factors of gates from a dict of one factor for each of `GATE_KINDS`."""
-    return {rf"/{kind}_gate/": scale for kind, scale in scales.items() if scale != 1}
+def gate_factors(rate, scales):
+    """Factors of gates and of the normalisation that they read through.
+
+    Args:
+        rate: Factor of all.
+        scales: Dict of another factor for each of `GATE_KINDS`.
+    """
+    kinds = {rf"/{kind}_gate/": scale for kind, scale in scales.items()}
+    return {pattern: factor for pattern, factor in {r"_gate/|/policy_norm/": rate, **kinds}.items() if factor != 1}
 
 
 def adamw(

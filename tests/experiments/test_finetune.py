@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from keras_adavit.experiments import (
 )
 from keras_adavit.experiments.run import run
 from keras_adavit.models.saved import load_model
+from keras_adavit.training.callbacks import ProgressBar
 from keras_adavit.weights.transfer import weights_by_path
 
 SIZES = {"patch_size": 8, "width": 12, "depth": 2, "num_heads": 3, "mlp_ratio": 2.0}
@@ -85,6 +87,31 @@ def test_three_trainings(recipe, tmp_path, capsys):
     model = load_model(folder / "adaptive" / "last.keras")
     assert model.class_names == ("cats", "dogs", "newts")
     assert model.preprocessing.crop_fraction == recipe.data.crop_fraction
+
+
+@pytest.mark.slow
+def test_a_stop_between_two_trainings_changes_nothing(recipe, tmp_path, monkeypatch):
+    recipe = dataclasses.replace(
+        recipe, dense=DenseTraining(epochs=1, drop_path=0.5), adaptive=AdaptiveTraining(epochs=0)
+    )
+    whole = run(dataclasses.replace(recipe, output=str(tmp_path / "whole")), Console(quiet=True))
+    began, begin = [], ProgressBar.on_epoch_begin
+
+    def stop_in_the_second(self, epoch, logs=None):
+        began.append(self.title)
+        if self.title == "dense":
+            raise KeyboardInterrupt
+        begin(self, epoch, logs)
+
+    monkeypatch.setattr(ProgressBar, "on_epoch_begin", stop_in_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, Console(quiet=True))
+    assert began == ["classifier", "dense"]
+    monkeypatch.undo()
+    folder = run(recipe, Console(quiet=True), Path(recipe.output))
+    assert changed(weights(whole / "dense" / "last.keras"), weights(folder / "dense" / "last.keras")) == set()
+    seconds = json.loads((folder / "results.json").read_text())["dense"]["training_seconds"]
+    assert seconds > 0
 
 
 def test_a_new_classifier_needs_a_training(recipe, tmp_path):

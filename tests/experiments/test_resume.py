@@ -3,8 +3,10 @@
 import csv
 import dataclasses
 import json
+import types
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -26,7 +28,8 @@ from keras_adavit.experiments.folder import find_run, locked
 from keras_adavit.experiments.recipe_file import save_recipe
 from keras_adavit.experiments.run import run
 from keras_adavit.models.saved import load_model
-from keras_adavit.training.callbacks import ProgressBar
+from keras_adavit.training.callbacks import ProgressBar, StopEarly
+from keras_adavit.training.checkpoint import Progress, save_progress
 from keras_adavit.weights.transfer import weights_by_path
 
 STEPS = 1437 // 256
@@ -77,7 +80,9 @@ def test_a_run_that_is_stopped_again_and_again(whole, tmp_path, monkeypatch, cap
     # Within an epoch, at its first batch, after several epochs, in either training; what is lost is one batch each.
     for batches in (3, STEPS, 4):
         stop_after(monkeypatch, batches)
-        with pytest.raises(KeyboardInterrupt, match=r"to go on: keras-adavit train --resume .*run$"):
+        with pytest.raises(
+            KeyboardInterrupt, match=r"to go on: (KERAS_BACKEND=\w+ )?keras-adavit train --resume .*run$"
+        ):
             run(recipe, Console(quiet=True), folder)
         folder = Path(recipe.output)
         with pytest.raises(InputError, match=r"^`output` must be a new or an empty folder"):
@@ -125,6 +130,7 @@ def test_only_a_run_of_the_recipe_goes_on(stopped, tmp_path, capsys):
             [str(tmp_path / "other.py"), "--resume", str(stopped)],
             "`--resume` must be the folder of a run of this recipe",
         ),
+        (["--resume", str(stopped), "--seed", "1"], "`--resume` takes no other options but those behind a recipe"),
         (["--resume"], "`--resume` must be followed by the folder of a run. Received: nothing"),
     ):
         assert main(["train", *arguments]) == 2
@@ -139,6 +145,14 @@ def test_a_damaged_checkpoint_is_refused(stopped, capsys):
     (stopped / "checkpoint.npz").write_bytes(b"PK\3\4 and then nothing")
     assert main(["train", "--resume", str(stopped)]) == 2
     assert "The checkpoint must be whole. Received: " in capsys.readouterr().err
+
+
+def test_other_data_and_another_backend_are_refused(stopped, capsys):
+    for field, value in (("steps", STEPS + 1), ("backend", "numpy")):
+        progress = Progress("dense", epoch=1, **{"steps": STEPS, "backend": keras.backend.backend(), field: value})
+        save_progress(stopped / "checkpoint.npz", progress)
+        assert main(["train", "--resume", str(stopped)]) == 2
+        assert "`--resume` needs the data and the backend of the run" in capsys.readouterr().err
 
 
 def test_two_processes_do_not_share_a_run(stopped):
@@ -174,6 +188,24 @@ def test_recipes_that_do_not_fit_themselves(options, message):
 def test_models_that_do_not_fit_themselves(options, message):
     with pytest.raises(InputError, match=message):
         Model(**options)
+
+
+def test_a_training_stops_early_where_accuracy_no_longer_rises():
+    def epochs(accuracies, rows=(), first_epoch=0):
+        stop = StopEarly(2, first_epoch, rows)
+        stop.set_model(types.SimpleNamespace(stop_training=False))
+        for epoch, accuracy in enumerate(accuracies, start=len(rows)):
+            if stop.is_over():
+                return epoch
+            stop.on_epoch_end(epoch, {"val_accuracy": accuracy})
+        return None if not stop.model.stop_training else len(rows) + len(accuracies)
+
+    assert epochs([0.1, 0.3, 0.2, 0.3, 0.9]) == 4
+    assert epochs([0.1, 0.2, 0.3, 0.4]) is None
+    assert epochs([0.9, 0.2, 0.1, 0.3, 0.2, 0.1], first_epoch=2) == 6
+    past = [{"epoch": epoch, "val_accuracy": accuracy} for epoch, accuracy in enumerate([0.1, 0.3, 0.2])]
+    assert epochs([0.3, 0.9], past) == 4
+    assert epochs([0.4, 0.5], past) is None
 
 
 def test_clipping_is_of_one_kind():

@@ -54,11 +54,21 @@ def test_decay_spares_biases_norms_class_token_positions_and_gates():
 
 
 def test_each_kind_of_gate_learns_at_its_own_rate():
-    factors = gate_factors({"token": 10.0, "head": 2.0, "block": 1.0})
+    factors = gate_factors(1.0, {"token": 10.0, "head": 2.0, "block": 1.0})
     moved = apply(make_model(), adamw(1e-3, steps=10, weight_decay=0.0, factors=factors), 1.0)
     for path, step in moved.items():
         expected = 1e-2 if "token_gate/" in path else 2e-3 if "head_gate/" in path else 1e-3
         assert step == pytest.approx(expected, rel=1e-3), path
+
+
+def test_what_gates_read_through_learns_at_their_rate():
+    gates = ka.GateConfig(normalize_policy_input=True)
+    backbone = ka.AdaViTBackbone(image_size=8, patch_size=4, width=8, depth=2, num_heads=2, gates=gates)
+    factors = layer_factors(0.5, 2) | gate_factors(10.0, {"token": 2.0, "head": 1.0, "block": 1.0})
+    moved = apply(ka.AdaViTClassifier(backbone, 3), adamw(1e-3, steps=10, weight_decay=0.0, factors=factors), 1.0)
+    for path, step in moved.items():
+        if "_gate/" in path or "policy_norm/" in path:
+            assert step == pytest.approx(2e-2 if "token_gate/" in path else 1e-2, rel=1e-3), path
 
 
 def test_rates_fall_from_layer_to_layer_and_decay_with_them():
