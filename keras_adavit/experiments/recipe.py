@@ -49,8 +49,8 @@ class Model:
     """Name of a published model, such as ada_deit_small_patch16_224; the sizes below are then its own."""
     weights: FileName | None = None
     """Weights to start from: imagenet for the published ones of the preset's dense model, or a file: the .pth
-    of a dense model, a .safetensors of timm or Hugging Face, a .keras of this library. Positions of another image size are
-    interpolated; another number of classes gets a new classifier."""
+    of a dense model, a .safetensors of timm or Hugging Face, a .keras of this library. Positions of another image size
+    are interpolated; another number of classes gets a new classifier."""
     patch_size: ImageSize | None = None
     """Side of a patch in pixels; must divide the image size. 16 without a preset."""
     width: Width | None = None
