@@ -6,6 +6,7 @@ with without_remarks():
     interrupt_in_one_line()
     import keras  # noqa: F401
 
+from keras_adavit import visualize
 from keras_adavit.data.preprocessing import Preprocessing
 from keras_adavit.errors import InputError
 from keras_adavit.evaluation.calibration import calibrate
@@ -33,5 +34,6 @@ __all__ = [
     "calibrate",
     "export",
     "load_torch_checkpoint",
+    "visualize",
 ]
 __version__ = "0.1.0"
