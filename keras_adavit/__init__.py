@@ -18,6 +18,7 @@ from keras_adavit.models.classifier import AdaViTClassifier
 from keras_adavit.training.budget import BudgetLoss
 from keras_adavit.training.distillation import DistillationLoss
 from keras_adavit.training.losses import CrossEntropy
+from keras_adavit.training.tensorboard import PolicyTensorBoard
 from keras_adavit.weights.load import load_torch_checkpoint
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "GateConfig",
     "InputError",
     "OpenPolicy",
+    "PolicyTensorBoard",
     "Preprocessing",
     "RandomPolicy",
     "calibrate",
