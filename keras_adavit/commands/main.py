@@ -9,6 +9,7 @@ from keras_adavit.commands.handler import handle
 COMMANDS = {
     "train": "train a dense vision transformer, then an adaptive one from its weights, as a recipe says",
     "evaluate": "print accuracy, MACs and the usage of every block of a model",
+    "report": "write a page with pictures of what a model spends and on what",
     "convert": "convert a published PyTorch or safetensors file into a .keras file",
     "export": "write a model as SavedModel or ONNX",
 }

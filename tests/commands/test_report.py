@@ -1,0 +1,86 @@
+"""`keras-adavit report` as a user runs it."""
+
+import keras
+import numpy as np
+import pytest
+from gated import make_model
+
+import keras_adavit as ka
+from keras_adavit.commands.main import main
+
+NAMES = ("ant", "bee", "cat", "dog", "elk")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A model, and a data set of its classes in `data`."""
+    monkeypatch.chdir(tmp_path)
+    model = make_model(depth=2)
+    model.class_names, model.preprocessing = NAMES, ka.Preprocessing(crop_fraction=0.9)
+    model.save("model.keras")
+    for split, count in (("train", 1), ("val", 3)):
+        for label, name in enumerate(NAMES):
+            place = tmp_path / "data" / split / name
+            place.mkdir(parents=True)
+            for index in range(count):
+                pixels = np.random.default_rng(10 * label + index).integers(0, 256, (40, 30, 3))
+                keras.utils.save_img(place / f"{index}.png", pixels, scale=False)
+    return tmp_path
+
+
+def run(capsys, *arguments):
+    """Exit code, standard output and standard error, each in one line."""
+    capsys.readouterr()
+    code = main(["report", *arguments])
+    return code, *(" ".join(text.split()) for text in capsys.readouterr())
+
+
+def test_a_page_about_a_model(folder, capsys):
+    before = (folder / "model.keras").read_bytes()
+    arguments = ("model.keras", "--data", "data", "--out", "pages/new", "--macs", "0.6", "0.8", "--batch-size", "4")
+    assert run(capsys, *arguments) == (0, "Wrote pages/new/report.html", "")
+    page = (folder / "pages" / "new" / "report.html").read_text(encoding="utf-8")
+    for part in (
+        f"keras-adavit report {' '.join(arguments)}",
+        "15 validation images of 5 classes",
+        "against time",
+        "elk",
+    ):
+        assert part in page
+    assert [path.name for path in (folder / "pages" / "new").iterdir()] == ["report.html"]
+    assert (folder / "model.keras").read_bytes() == before
+
+
+def test_the_last_model_of_a_run(folder, capsys):
+    (folder / "run" / "adaptive").mkdir(parents=True)
+    (folder / "model.keras").rename(folder / "run" / "adaptive" / "last.keras")
+    code, out, _ = run(capsys, "run", "--data", "data", "--out", ".", "--macs", "0.7", "--no-time")
+    assert (code, out) == (0, "Wrote report.html")
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "run/adaptive/last.keras, SHA-256" in page
+    assert "images a second" not in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.keras", "--out", "x"], "Received: none.keras"),
+        (["empty", "--out", "x"], "or the folder of a run with adaptive/last.keras. Received: empty"),
+        (["model.keras", "--out", "x"], "`--data` must be given for a model without a recipe beside it"),
+        (["model.keras", "--data", "data", "--out", "file"], "`--out` must be a folder, or a name for a new one"),
+        (["model.keras", "--data", "data", "--out", "file/x"], "cannot be written. Received: Not a directory"),
+        (["model.keras", "--data", "data", "--out", "x", "--macs", "0.00001"], "`macs` must be within the reach"),
+        (["dense.keras", "--data", "data", "--out", "x"], "The model must have gates, to have something to report"),
+    ],
+)
+def test_wrong_arguments(arguments, message, folder, capsys):
+    (folder / "empty").mkdir()
+    (folder / "file").touch()
+    if arguments[0] == "dense.keras":
+        sizes = {"image_size": 32, "patch_size": 8, "width": 24, "depth": 2, "num_heads": 3}
+        ka.AdaViTClassifier(ka.AdaViTBackbone(**sizes), 5).save("dense.keras")
+    before = sorted(folder.rglob("*"))
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert sorted(folder.rglob("*")) == before
