@@ -17,6 +17,7 @@ from keras_adavit.errors import InputError, printable
 from keras_adavit.evaluation import tables
 from keras_adavit.evaluation.analysis import Breakdown, check_path
 from keras_adavit.evaluation.calibration import calibrate
+from keras_adavit.evaluation.comparison import compare_decisions
 from keras_adavit.evaluation.evaluate import check_data, evaluate
 from keras_adavit.evaluation.predict import FirstOutputs, predict, read_photos
 from keras_adavit.evaluation.timing import measure
@@ -71,6 +72,11 @@ class Arguments:
     so that it is met on the images, and prints the curve. The model file stays as it is."""
     calibration_images: PositiveInt = 1024
     """With `--macs`, how many of the images, at most, the thresholds are fitted to."""
+    compare: bool = False
+    """Compare the gates' decisions with the same ones for all images, and with those of another image: gates that look
+    at the image are right more often."""
+    dense_model: Path | None = None
+    """With `--compare`, a dense model (.keras), whose loss says how hard an image is; the run's own if not given."""
     time: bool = False
     """Instead of the figures, images a second: dense, masked and packed, in turns on the same images."""
     analyze: Path | None = None
@@ -86,7 +92,7 @@ class Arguments:
                 "`--policy random` needs one of `--token-usage`, `--head-usage` and `--block-usage`. Received: none"
             )
         if self.images:
-            for name in ("data", "macs", "analyze"):
+            for name in ("data", "macs", "analyze", "compare"):
                 if getattr(self, name):
                     raise InputError(f"`--{name}` needs a data set, `--images` is none. Received: both")
         if self.macs and self.picture is not None:
@@ -95,6 +101,14 @@ class Arguments:
             raise InputError(
                 "`--macs` needs the learned policy, without `--analyze`. Received: --macs with one of them"
             )
+        if self.compare:
+            for name in ("time", "macs", "analyze", "picture"):
+                if getattr(self, name):
+                    raise InputError(f"`--compare` prints one table, without `--{name}`. Received: both")
+            if self.policy != "learned":
+                raise InputError(f"`--compare` needs `--policy learned`. Received: --policy {self.policy}")
+        elif self.dense_model is not None:
+            raise InputError(f"`--dense-model` needs `--compare`. Received: --dense-model {self.dense_model}")
         if self.time:
             defaults = {"policy": "learned", "execution": "masked", "macs": (), "analyze": None, "picture": None}
             for name, default in defaults.items():
@@ -155,6 +169,8 @@ def on_data(model, arguments, console):
         if arguments.time:
             some = splits.validation.unbatch().take(max(TIMED, arguments.images_in_batch))
             return show_time(model, np.stack([image for image, _ in some.as_numpy_iterator()]), arguments, console)
+        if arguments.compare:
+            return show_comparison(model, splits, arguments, console)
         return (show_budgets if arguments.macs else show_evaluation)(model, splits, arguments, console)
 
 
@@ -189,6 +205,20 @@ def show_budgets(model, splits, arguments, console):
         found[macs] = evaluate(model, splits.validation)
     tables.print_curve(found, console)
     return {str(macs): dataclasses.asdict(each) for macs, each in found.items()}
+
+
+def show_comparison(model, splits, arguments, console):
+    """Prints accuracy under the gates' decisions, and under others that use as much."""
+    path = arguments.dense_model
+    if path is None:
+        beside = arguments.model.parent.parent / "dense" / "last.keras"
+        path = beside if beside.is_file() else None
+    dense = None if path is None else load_model(path)
+    if dense is not None:
+        check_data(dense, splits, model.backbone.image_shape)
+    found = compare_decisions(model, splits.validation, dense)
+    tables.print_decisions(found, console)
+    return dataclasses.asdict(found)
 
 
 def show_time(model, images, arguments, console):

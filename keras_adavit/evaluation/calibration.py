@@ -16,7 +16,7 @@ FAR = 20.0  # a shift of the logits that closes, or opens, every gate
 STEPS = 40
 
 
-def calibrate(model, dataset, macs, gates=GATE_KINDS):
+def calibrate(model, dataset, macs, gates=None):
     """Shifts the gates' thresholds so that the mean MACs over a data set hit a target.
 
     All thresholds move by the same amount on the scale of the gates' logits, found by bisection: a higher one closes
@@ -33,7 +33,8 @@ def calibrate(model, dataset, macs, gates=GATE_KINDS):
             iterated more than once, of batches (B, S, S, C) or of pairs of these and labels, which are not read. It is
             evaluated some 10 to 20 times; a few hundred images are enough for a target within 1 %.
         macs: The target: up to 1 a share of the dense model's MACs, above 1 an absolute number.
-        gates: Which gates shift: some of `"tokens"`, `"heads"` and `"blocks"`, or a single name.
+        gates: Which gates shift: some of `"tokens"`, `"heads"` and `"blocks"`, or a single name; all that the model
+            has if not given.
 
     Returns:
         The mean MACs over the data set that were reached, as a share of the dense model's: a float. If the nearest
@@ -46,6 +47,8 @@ def calibrate(model, dataset, macs, gates=GATE_KINDS):
     if not isinstance(model, AdaViTClassifier):
         refuse("model", "an `AdaViTClassifier`", model)
     names = (gates,) if isinstance(gates, str) else gates
+    if gates is None:
+        names = [name for name in GATE_KINDS if any(gates_of(model, name))] or GATE_KINDS
     if not isinstance(names, (tuple, list)) or not names or not all(name in GATE_KINDS for name in names):
         refuse("gates", f"some of {GATE_KINDS}", gates)
     macs = check_positive("macs", macs)
@@ -102,14 +105,19 @@ def bisect(share_at, target):
 
 def find_thresholds(model, names):
     """The threshold variables of gates of these kinds; raises `InputError` if there is none of a kind."""
-    kinds = {"tokens": "token_gate", "heads": "head_gate", "blocks": "block_gate"}
     thresholds = []
     for name in names:
-        gates = [getattr(block, kinds[name]) for block in model.backbone.blocks]
+        gates = gates_of(model, name)
         if not any(gates):
             raise InputError(f"`gates` must be such as the model has. Received: {name!r}, of which it has none")
         thresholds += [gate.threshold for gate in gates if gate]
     return thresholds
+
+
+def gates_of(model, name):
+    """The gate of a kind of each block, `None` where there is none."""
+    kinds = {"tokens": "token_gate", "heads": "head_gate", "blocks": "block_gate"}
+    return [getattr(block, kinds[name]) for block in model.backbone.blocks]
 
 
 def mean_macs(model, dataset):

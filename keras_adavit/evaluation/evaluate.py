@@ -125,16 +125,17 @@ def predictor(model, policy):
     check_policy(policy, model.backbone.gates)
     if isinstance(policy, dict):
         refuse("policy", "a `RandomPolicy`, an `OpenPolicy` or None", policy)
+    decide = with_keeps(model)
+    return lambda images, number: decide(images, policy(model.backbone.policy_shapes(len(images)), number))
+
+
+def with_keeps(model):
+    """A compiled function from a batch of images and its decisions to the model's outputs, a dict of arrays."""
     shapes = model.backbone.policy_shapes(None)
     given = {key: keras.Input(shape[1:], name=key) for key, shape in shapes.items()}
     images = keras.Input(model.backbone.image_shape, name="images")
     with_policy = keras.Model({"images": images, **given}, model(images, policy=given))
-
-    def run(images, number):
-        keeps = policy(model.backbone.policy_shapes(len(images)), number)
-        return with_policy.predict_on_batch({"images": images, **keeps})
-
-    return run
+    return lambda images, keeps: with_policy.predict_on_batch({"images": images, **keeps})
 
 
 def summarize(model, images, labels, outputs):

@@ -68,6 +68,24 @@ def print_curve(evaluations, console):
     console.print(table)
 
 
+def print_decisions(comparison, console):
+    """Prints a `Comparison`."""
+    table = Table(title=f"Who decides: {comparison.images} images")
+    for title in ("decisions", "top-1", "MACs, share of dense"):
+        table.add_column(title, justify="right" if title != "decisions" else "left")
+    table.add_row("its own", f"{comparison.own:.2%}", f"{comparison.own_share:.3f}")
+    table.add_row("the same for all images", f"{comparison.constant:.2%}", f"{comparison.constant_share:.3f}")
+    table.add_row("another image's", f"{comparison.swapped:.2%}", f"{comparison.own_share:.3f}")
+    console.print(table)
+    console.print(f"MACs, deviation over mean: {comparison.deviation:.3f}", highlight=False)
+    if comparison.rank_correlation is not None:
+        console.print(
+            f"Rank correlation of MACs and the dense model's loss: {comparison.rank_correlation:+.2f}"
+            " (positive: hard images cost more)",
+            highlight=False,
+        )
+
+
 def print_evaluation(evaluation, console):
     """Prints an `Evaluation`, with usage per block."""
     table = Table(title=f"{evaluation.images} images", show_header=False)

@@ -49,6 +49,16 @@ def test_thresholds_are_saved(model, images, tmp_path):
     assert loaded.predict(images, verbose=0)["macs"].mean() / loaded.dense_macs == pytest.approx(share, rel=1e-4)
 
 
+def test_kinds_that_the_model_has(images):
+    gates = ka.GateConfig(heads=None, blocks=False)
+    model = ka.AdaViTClassifier(ka.AdaViTBackbone(32, 8, 24, 3, 3, 2.0, gates=gates), 5)
+    for block in model.backbone.blocks:
+        block.token_gate.kernel.assign(np.random.default_rng(1).normal(size=block.token_gate.kernel.shape))
+    assert ka.calibrate(model, images, 0.5) == pytest.approx(0.5, rel=0.01)
+    with pytest.raises(ka.InputError, match="'heads', of which it has none"):
+        ka.calibrate(model, images, 0.5, gates="heads")
+
+
 @pytest.mark.parametrize("gates", calibration.GATE_KINDS)
 def test_one_kind_alone(model, images, gates):
     before = {
@@ -106,9 +116,8 @@ def test_bad_input_changes_nothing(model, images, arguments, message):
 
 
 def test_models_without_such_gates(images):
-    for gates in (None, ka.GateConfig(heads=None)):
-        model = ka.AdaViTClassifier(ka.AdaViTBackbone(32, 8, 24, 2, 3, 2.0, gates=gates), 5)
-        with pytest.raises(ka.InputError, match="of which it has none"):
-            ka.calibrate(model, images, 0.5)
+    model = ka.AdaViTClassifier(ka.AdaViTBackbone(32, 8, 24, 2, 3, 2.0), 5)
+    with pytest.raises(ka.InputError, match="of which it has none"):
+        ka.calibrate(model, images, 0.5)
     with pytest.raises(ka.InputError, match="`model` must be an `AdaViTClassifier`"):
         ka.calibrate(keras.Sequential(), images, 0.5)
