@@ -10,6 +10,7 @@ from keras_adavit.gating.external import given_policy
 from keras_adavit.gating.policy import POLICY_KEYS, detail_keys
 from keras_adavit.layers.block import GatedBlock
 from keras_adavit.layers.common import LayerNormalization
+from keras_adavit.layers.conv_stem import ConvStem
 from keras_adavit.layers.patch_dropout import PatchDropout
 from keras_adavit.layers.patch_embedding import PatchEmbedding
 from keras_adavit.layers.tokens_to_token import TokensToToken
@@ -53,7 +54,8 @@ class AdaViTBackbone(keras.Model):
         drop_path: Largest drop-path probability, in [0, 1), reached linearly at the last block; only for sub-layers
             that no gate decides about.
         patch_dropout: Share of the patches that training leaves out, in [0, 1); only in a dense model.
-        stem: `"patch"`, or tokens-to-token as in T2T-ViT, with patches of 16 pixels: `"t2t_performer"` or
+        stem: `"patch"`; or `"conv"`, a few convolutions in its place, for a patch size that is a power of two from 2
+            and a width from 16; or tokens-to-token as in T2T-ViT, with patches of 16 pixels: `"t2t_performer"` or
             `"t2t_transformer"`.
         token_width: Width of the tokens inside a tokens-to-token stem.
 
@@ -111,6 +113,8 @@ class AdaViTBackbone(keras.Model):
         # What a stem gives is not rounded: that would disturb every decision, and its last layer takes few of the MACs.
         if stem == "patch":
             self.stem = PatchEmbedding(patch_size, width, dtype=self.variable_dtype, name="stem")
+        elif stem == "conv":
+            self.stem = ConvStem(patch_size, width, layer_norm_epsilon, dtype=self.variable_dtype, name="stem")
         else:
             self.stem = TokensToToken(
                 stem, token_width, width, layer_norm_epsilon, dtype=self.dtype_policy, name="stem"
