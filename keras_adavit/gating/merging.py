@@ -86,13 +86,14 @@ def match(keys, merged):
     keys = keys / ops.maximum(ops.norm(keys, axis=-1, keepdims=True), 1e-12)
     sources, targets = keys[:, 2::2], keys[:, 1::2]
     similarity = ops.matmul(sources, ops.transpose(targets, (0, 2, 1)))  # (B, number of sources, number of targets)
-    best = ops.pad(-ops.max(similarity, axis=-1), ((0, 0), (1, 0)), constant_values=float("inf"))
-    # What may not go into another is at the odd positions, and the class token: like nothing.
-    stays = ops.stack([best, ops.full_like(best, float("inf"))], axis=-1)
-    order = order_top(ops.reshape(stays, (-1, 2 * best.shape[1]))[:, :num_tokens], num_tokens - merged)
-    nearest = 2 * ops.argmax(similarity, axis=-1) + 1  # of the token at position 2, 4, ...
-    index = ops.cast(order[:, num_tokens - merged :] // 2 - 1, "int32")
-    return order, ops.take_along_axis(nearest, index, axis=1)
+    nearest = ops.argmax(similarity, axis=-1)
+    likeness = ops.take_along_axis(similarity, nearest[:, :, None], axis=-1)  # (B, number of sources, 1)
+    # At position 0 the class token, at the odd ones what others may go into: these are like nothing, and go on.
+    apart = ops.pad(-likeness, ((0, 0), (1, 0), (0, 1)), constant_values=float("inf"))
+    apart = ops.reshape(apart, (-1, 2 * apart.shape[1]))[:, :num_tokens]
+    order = order_top(apart, num_tokens - merged)
+    sources = order[:, num_tokens - merged :]
+    return order, 2 * ops.take_along_axis(nearest, sources // 2 - 1, axis=1) + 1
 
 
 def merge(tokens, sizes, sources, targets):
