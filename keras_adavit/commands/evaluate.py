@@ -25,12 +25,21 @@ from keras_adavit.evaluation.visualize import save_policy_picture
 from keras_adavit.experiments.recipe_file import load_recipe
 from keras_adavit.files import check_writable, write_text
 from keras_adavit.gating.external import OpenPolicy, RandomPolicy
+from keras_adavit.gating.merging import MergePolicy
+from keras_adavit.gating.top_k import TopKPolicy
 from keras_adavit.memory import check_memory
 from keras_adavit.models.saved import load_model
-from keras_adavit.settings import BatchSize, PositiveFloat, PositiveInt, Seed, Share, Words, settings
+from keras_adavit.settings import BatchSize, NonNegativeInt, PositiveFloat, PositiveInt, Seed, Share, Words, settings
 
 PICTURED, PHOTOS_PICTURED = 6, 12  # images of a data set, and of `--images`, in a picture
 TIMED = 64  # images of a turn, where a batch is smaller
+POLICIES_OF_OPTIONS = {
+    "token_usage": ("random", "topk"),
+    "head_usage": ("random",),
+    "block_usage": ("random",),
+    "seed": ("random",),
+    "merged": ("merge",),
+}
 Images = Annotated[tuple[Path, ...], Words("paths of image files and folders")]
 Budgets = Annotated[tuple[PositiveFloat, ...], Words("positive numbers")]
 
@@ -55,16 +64,20 @@ class Arguments:
     """File to write the figures to."""
     batch_size: BatchSize | None = None
     """Images in a batch; if not given 128, with `--time` 32."""
-    policy: Literal["learned", "random", "open"] = "learned"
-    """What decides: the model's gates, chance at the usages below, or nothing: everything is used."""
+    policy: Literal["learned", "random", "open", "topk", "merge"] = "learned"
+    """What decides: the model's gates, chance at the usages below, or nothing: everything is used. Of any model, gated
+    or not: topk, patches that the class token attends to most go on; merge, patches that are alike go on as one."""
     token_usage: Share | None = None
-    """With `--policy random`, the share of patches used in gated blocks, in [0, 1]; all if not given."""
+    """With `--policy random`, the share of patches used in gated blocks, in [0, 1]; all if not given. With `--policy
+    topk`, the share that goes on at 1/4, 1/2 and 3/4 of the depth, above 0; 0.7 if not given."""
     head_usage: Share | None = None
     """With `--policy random`, the share of heads used in gated blocks, in [0, 1]; all if not given."""
     block_usage: Share | None = None
     """With `--policy random`, the share of sub-layers (attention, MLP) used, in [0, 1]; all if not given."""
     seed: Seed | None = None
     """With `--policy random`, the seed of the draw; 0 if not given."""
+    merged: NonNegativeInt | None = None
+    """With `--policy merge`, patches merged after each block but the last; 8 if not given."""
     execution: Literal["masked", "packed"] = "masked"
     """Compute everything and multiply the skipped part away, or only what is kept; the figures are the same."""
     macs: Budgets = ()
@@ -83,10 +96,13 @@ class Arguments:
     """File (.npz) to write each image's label, prediction, MACs and policy to; prints MACs by class too."""
 
     def __post_init__(self):
-        for name in ("token_usage", "head_usage", "block_usage", "seed"):
-            if getattr(self, name) is not None and self.policy != "random":
+        for name, policies in POLICIES_OF_OPTIONS.items():
+            if getattr(self, name) is not None and self.policy not in policies:
                 option = name.replace("_", "-")
-                raise InputError(f"`--{option}` needs `--policy random`. Received: --policy {self.policy}")
+                needed = " or ".join(f"`--policy {policy}`" for policy in policies)
+                raise InputError(f"`--{option}` needs {needed}. Received: --policy {self.policy}")
+        if self.policy == "topk" and self.token_usage == 0:
+            raise InputError("`--token-usage` must be above 0 with `--policy topk`. Received: 0")
         if self.policy == "random" and self.token_usage is self.head_usage is self.block_usage is None:
             raise InputError(
                 "`--policy random` needs one of `--token-usage`, `--head-usage` and `--block-usage`. Received: none"
@@ -128,6 +144,10 @@ class Arguments:
             usages = {"tokens": self.token_usage, "heads": self.head_usage, "sublayers": self.block_usage}
             given = {name: usage for name, usage in usages.items() if usage is not None}
             return RandomPolicy(**given, seed=self.seed or 0)
+        if self.policy == "topk":
+            return TopKPolicy() if self.token_usage is None else TopKPolicy(self.token_usage)
+        if self.policy == "merge":
+            return MergePolicy() if self.merged is None else MergePolicy(self.merged)
         return OpenPolicy() if self.policy == "open" else None
 
 

@@ -8,6 +8,7 @@ from keras_adavit import macs
 from keras_adavit.errors import InputError
 from keras_adavit.gating.external import given_policy
 from keras_adavit.gating.policy import POLICY_KEYS, detail_keys
+from keras_adavit.gating.reduction import TokenReduction
 from keras_adavit.layers.block import GatedBlock
 from keras_adavit.layers.common import LayerNormalization
 from keras_adavit.layers.conv_stem import ConvStem
@@ -15,6 +16,7 @@ from keras_adavit.layers.patch_dropout import PatchDropout
 from keras_adavit.layers.patch_embedding import PatchEmbedding
 from keras_adavit.layers.tokens_to_token import TokensToToken
 from keras_adavit.models.input_data import check_call
+from keras_adavit.models.reduction import run_reduced
 from keras_adavit.models.validation import (
     check_bool,
     check_choice,
@@ -178,6 +180,8 @@ class AdaViTBackbone(keras.Model):
                 `token_keep` (B, L, T), `head_keep` (B, L, H) and `block_keep` (B, L, 2), 1 use and 0 skip, or of
                 some of them. The class token, and what is not gated, stays used, whatever is given; logits are then
                 zeros. Values are checked where they are known: not those of symbolic tensors and in compiled code.
+                A model without gates takes, as any other, a `TopKPolicy` or a `MergePolicy`; under these only what is
+                kept is ever computed, packed or not.
             packed: Whether only what is kept is computed, with the same result; neither in training nor with the
                 detail `class_attention`.
             unroll: Whether packed blocks are compiled each by itself; else they share compiled code.
@@ -185,16 +189,17 @@ class AdaViTBackbone(keras.Model):
         Returns:
             A dict: `tokens` (B, T, D) normalised, class token first; the policy `token_keep` (B, L, T), `head_keep`
             (B, L, H), `block_keep` (B, L, 2); `macs` (B,) of each image up to here, the gates counted also where
-            `policy` replaces them. Details: `token_logits` (B, L, T-1), `head_logits` (B, L, H), `block_logits`
-            (B, L, 2); `class_attention` (B, L, H, T) float32, the class token's attention; `class_tokens` (B, L, D)
-            in the dtype of the weights, the class token after each block.
+            `policy` replaces them, but for top-k and merging, which do not run them. Details: `token_logits`
+            (B, L, T-1), `head_logits` (B, L, H), `block_logits` (B, L, 2); `class_attention` (B, L, H, T) float32, the
+            class token's attention; `class_tokens` (B, L, D) in the dtype of the weights, the class token after each
+            block.
 
         Raises:
             InputError: If `images`, `policy` or `details` is something else.
         """
         details = detail_keys(details)
-        given = {}
-        if policy is not None:
+        reduces, given = isinstance(policy, TokenReduction), {}
+        if policy is not None and not reduces:
             given = given_policy(policy, self.policy_shapes(ops.shape(images)[0]))
         tokens = self.stem(images, training=training)  # (B, T-1, D)
         tokens = ops.cast(tokens, self.variable_dtype)
@@ -202,10 +207,16 @@ class AdaViTBackbone(keras.Model):
         tokens = ops.concatenate([class_token, tokens], axis=1) + self.position
         if self.drop_patches:
             tokens = self.drop_patches(tokens, training=training)
+        if reduces:
+            cost = float(self.reduced_macs(policy, tokens.shape[1]))
+            tokens, decisions = run_reduced(self.blocks, tokens, policy, details, training)
+            cost = ops.full_like(decisions["token_keep"][:, 0, 0], cost)  # (B,)
+            return {"tokens": self.norm(tokens), **decisions, "macs": cost}
 
         def masked_step(block, tokens, given):
             options = {"training": training, "temperature": temperature, "policy": given}
-            return block(tokens, **options, class_attention="class_attention" in details)
+            attention = ("class_attention",) if "class_attention" in details else ()
+            return block(tokens, **options, details=attention)
 
         def packed_step(block, tokens, given):
             decisions, normed = block.decide(tokens, policy=given)
@@ -238,11 +249,14 @@ class AdaViTBackbone(keras.Model):
         """MACs of each image under a policy: stem, gates and blocks, without the final normalisation.
 
         Args:
-            policy: Dict of `token_keep` (B, L, T), `head_keep` (B, L, H), `block_keep` (B, L, 2).
+            policy: Dict of `token_keep` (B, L, T), `head_keep` (B, L, H), `block_keep` (B, L, 2); or a `TopKPolicy` or
+                a `MergePolicy`, which cost the same of every image.
 
         Returns:
-            Float32 tensor (B,), differentiable in the policy.
+            Float32 tensor (B,), differentiable in the policy; or an int.
         """
+        if isinstance(policy, TokenReduction):
+            return self.reduced_macs(policy, self.num_tokens)
         gates = self.gates
         gated = {"heads": None, "gate_mlp_tokens": False}
         if gates is not None:
@@ -255,6 +269,13 @@ class AdaViTBackbone(keras.Model):
             **gated,
         )
         return ops.sum(blocks, axis=-1) + float(self.fixed_macs)
+
+    def reduced_macs(self, policy, num_tokens):
+        """MACs under a `TokenReduction` of images that start with `num_tokens` tokens, gates left out: an int."""
+        sizes = {"width": self.width, "num_heads": self.num_heads, "mlp_dim": self.mlp_dim}
+        counts = policy.token_counts(num_tokens, self.depth)
+        blocks = sum(macs.dense_blocks_macs(count, depth=1, **sizes) for count in counts)
+        return self.stem_macs + blocks + policy.macs(counts, self.width // self.num_heads)
 
     @property
     def fixed_macs(self):
