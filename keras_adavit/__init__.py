@@ -6,6 +6,7 @@ with without_remarks():
     interrupt_in_one_line()
     import keras  # noqa: F401
 
+from keras_adavit import visualize
 from keras_adavit.data.preprocessing import Preprocessing
 from keras_adavit.errors import InputError
 from keras_adavit.evaluation.calibration import calibrate
@@ -19,6 +20,7 @@ from keras_adavit.models.classifier import AdaViTClassifier
 from keras_adavit.training.budget import BudgetLoss
 from keras_adavit.training.distillation import DistillationLoss
 from keras_adavit.training.losses import CrossEntropy
+from keras_adavit.training.tensorboard import PolicyTensorBoard
 from keras_adavit.weights.load import load_torch_checkpoint
 
 __all__ = [
@@ -31,11 +33,13 @@ __all__ = [
     "InputError",
     "MergePolicy",
     "OpenPolicy",
+    "PolicyTensorBoard",
     "Preprocessing",
     "RandomPolicy",
     "TopKPolicy",
     "calibrate",
     "export",
     "load_torch_checkpoint",
+    "visualize",
 ]
 __version__ = "0.1.0"

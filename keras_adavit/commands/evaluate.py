@@ -19,9 +19,9 @@ from keras_adavit.evaluation.analysis import Breakdown, check_path
 from keras_adavit.evaluation.calibration import calibrate
 from keras_adavit.evaluation.comparison import compare_decisions
 from keras_adavit.evaluation.evaluate import check_data, evaluate
+from keras_adavit.evaluation.pictures import policy_picture
 from keras_adavit.evaluation.predict import FirstOutputs, predict, read_photos
 from keras_adavit.evaluation.timing import measure
-from keras_adavit.evaluation.visualize import save_policy_picture
 from keras_adavit.experiments.recipe_file import load_recipe
 from keras_adavit.files import check_writable, write_text
 from keras_adavit.gating.external import OpenPolicy, RandomPolicy
@@ -30,6 +30,7 @@ from keras_adavit.gating.top_k import TopKPolicy
 from keras_adavit.memory import check_memory
 from keras_adavit.models.saved import load_model
 from keras_adavit.settings import BatchSize, NonNegativeInt, PositiveFloat, PositiveInt, Seed, Share, Words, settings
+from keras_adavit.visualize.figure import save
 
 PICTURED, PHOTOS_PICTURED = 6, 12  # images of a data set, and of `--images`, in a picture
 TIMED = 64  # images of a turn, where a batch is smaller
@@ -253,8 +254,8 @@ def show_time(model, images, arguments, console):
 
 def draw(path, model, images, labels, class_names, preprocessing, outputs):
     """Draws what each block kept of images, which `outputs` are of."""
-    looks, outputs = (preprocessing.mean, preprocessing.std), outputs.arrays()
-    save_policy_picture(model, images, labels, path, class_names, *looks, len(images), outputs)
+    looks = preprocessing.mean, preprocessing.std
+    save(policy_picture(model, images, labels, class_names, *looks, outputs.arrays()), path)
 
 
 def check_outputs(arguments):

@@ -79,7 +79,7 @@ class AdaViTClassifier(keras.Model):
         self.preprocessing = preprocessing
         # Logits in float32 under mixed precision: the softmax of the loss needs it.
         self.head = keras.layers.Dense(num_classes, dtype="float32", name="head")
-        self.policy_metrics = PolicyMetrics()
+        self.policy_metrics = PolicyMetrics(backbone.depth)
         self._execution = "masked"
         self._functions = {}
         self.budget = None
