@@ -3,7 +3,9 @@
 import tensorflow as tf
 from keras import ops
 
-MASKED = -3e4  # added to a score, makes its weight zero; finite in float16
+# Added to a score, makes its weight vanish next to the largest. Much less would make it a denormal number, with which
+# some CPUs are slow in ONNX Runtime.
+MASKED = -50.0
 
 
 def linear(inputs, kernel, bias=None, activation=None):

@@ -136,6 +136,17 @@ def check_preprocessing(preprocessing, channels):
     return preprocessing
 
 
+def check_takes_photos(model):
+    """Raises `InputError` unless a classifier takes photos: it has a `preprocessing`, and images of 1 or 3 channels."""
+    if model.preprocessing is None:
+        raise InputError(
+            "The model must know the `preprocessing` of its images to take photos: train it anew, give a data set with "
+            "`--data`, or set `model.preprocessing`. Received: preprocessing=None"
+        )
+    if model.backbone.channels not in (1, 3):
+        raise InputError(f"The model must take images of 1 or 3 channels. Received: {model.backbone.channels}")
+
+
 def check_sizes(sizes, mlp_ratio, gates, stem):
     """Raises `InputError` for sizes, a dict of integers, that do not fit together."""
     for size, divisor in (("image_size", "patch_size"), ("width", "num_heads")):
