@@ -64,7 +64,7 @@ class Arguments:
     json: Path | None = None
     """File to write the figures to."""
     batch_size: BatchSize | None = None
-    """Images in a batch; if not given 128, with `--time` 32."""
+    """Images in a batch; if not given 128, with `--time` and `--milliseconds` 32."""
     policy: Literal["learned", "random", "open", "topk", "merge"] = "learned"
     """What decides: the model's gates, chance at the usages below, or nothing: everything is used. Of any model, gated
     or not: topk, patches that the class token attends to most go on; merge, patches that are alike go on as one."""
@@ -84,8 +84,10 @@ class Arguments:
     macs: Budgets = ()
     """Budgets, up to 1 as shares of the dense model's MACs, such as 0.3 0.5 0.7: for each, shifts the gates' thresholds
     so that it is met on the images, and prints the curve. The model file stays as it is."""
+    milliseconds: Budgets = ()
+    """As `--macs`, but budgets of time: milliseconds an image of the packed model on this machine, such as 1.5 2."""
     calibration_images: PositiveInt = 1024
-    """With `--macs`, how many of the images, at most, the thresholds are fitted to."""
+    """With `--macs` and `--milliseconds`, how many of the images, at most, the thresholds are fitted to."""
     compare: bool = False
     """Compare the gates' decisions with the same ones for all images, and with those of another image: gates that look
     at the image are right more often."""
@@ -109,17 +111,20 @@ class Arguments:
                 "`--policy random` needs one of `--token-usage`, `--head-usage` and `--block-usage`. Received: none"
             )
         if self.images:
-            for name in ("data", "macs", "analyze", "compare"):
+            for name in ("data", "macs", "milliseconds", "analyze", "compare"):
                 if getattr(self, name):
                     raise InputError(f"`--{name}` needs a data set, `--images` is none. Received: both")
-        if self.macs and self.picture is not None:
-            raise InputError("`--picture` needs one budget, that of the model, without `--macs`. Received: both")
-        if self.macs and (self.policy != "learned" or self.analyze is not None):
-            raise InputError(
-                "`--macs` needs the learned policy, without `--analyze`. Received: --macs with one of them"
-            )
+        if self.macs and self.milliseconds:
+            raise InputError("`--macs` must come without `--milliseconds`. Received: both")
+        for name in ("macs", "milliseconds"):
+            if getattr(self, name) and self.picture is not None:
+                raise InputError(f"`--picture` needs one budget, that of the model, without `--{name}`. Received: both")
+            if getattr(self, name) and (self.policy != "learned" or self.analyze is not None):
+                raise InputError(
+                    f"`--{name}` needs the learned policy, without `--analyze`. Received: --{name} with one of them"
+                )
         if self.compare:
-            for name in ("time", "macs", "analyze", "picture"):
+            for name in ("time", "macs", "milliseconds", "analyze", "picture"):
                 if getattr(self, name):
                     raise InputError(f"`--compare` prints one table, without `--{name}`. Received: both")
             if self.policy != "learned":
@@ -127,7 +132,8 @@ class Arguments:
         elif self.dense_model is not None:
             raise InputError(f"`--dense-model` needs `--compare`. Received: --dense-model {self.dense_model}")
         if self.time:
-            defaults = {"policy": "learned", "execution": "masked", "macs": (), "analyze": None, "picture": None}
+            defaults = {"policy": "learned", "execution": "masked", "macs": (), "milliseconds": ()}
+            defaults |= {"analyze": None, "picture": None}
             for name, default in defaults.items():
                 if getattr(self, name) != default:
                     raise InputError(
@@ -137,7 +143,7 @@ class Arguments:
     @property
     def images_in_batch(self):
         """Images in a batch."""
-        return self.batch_size or (32 if self.time else 128)
+        return self.batch_size or (32 if self.time or self.milliseconds else 128)
 
     def make_policy(self):
         """The policy object that the arguments speak of; `None` lets the gates decide."""
@@ -191,8 +197,10 @@ def on_data(model, arguments, console):
             some = splits.validation.unbatch().take(max(TIMED, arguments.images_in_batch))
             return show_time(model, np.stack([image for image, _ in some.as_numpy_iterator()]), arguments, console)
         if arguments.compare:
-            return show_comparison(model, splits, arguments, console)
-        return (show_budgets if arguments.macs else show_evaluation)(model, splits, arguments, console)
+            show = show_comparison
+        else:
+            show = show_budgets if arguments.macs or arguments.milliseconds else show_evaluation
+        return show(model, splits, arguments, console)
 
 
 def show_evaluation(model, splits, arguments, console):
@@ -217,15 +225,18 @@ def show_evaluation(model, splits, arguments, console):
 
 
 def show_budgets(model, splits, arguments, console):
-    """Prints an `Evaluation` for each budget of `--macs`, smallest first."""
+    """Prints an `Evaluation` for each budget of `--macs` or `--milliseconds`, smallest first; and the times reached."""
+    name = "macs" if arguments.macs else "milliseconds"
     images = min(arguments.calibration_images, splits.validation_examples)
     some = splits.validation.unbatch().take(images).batch(min(arguments.images_in_batch, images)).cache()
-    found = {}
-    for macs in sorted(set(arguments.macs)):
-        calibrate(model, some, macs)
-        found[macs] = evaluate(model, splits.validation)
-    tables.print_curve(found, console)
-    return {str(macs): dataclasses.asdict(each) for macs, each in found.items()}
+    found, reached = {}, {}
+    for budget in sorted(set(getattr(arguments, name))):
+        reached[budget] = calibrate(model, some, **{name: budget}, batch_size=arguments.images_in_batch)
+        found[budget] = evaluate(model, splits.validation)
+    times = reached if name == "milliseconds" else None
+    tables.print_curve(found, console, times)
+    more = {budget: {name: time} for budget, time in (times or {}).items()}
+    return {str(budget): dataclasses.asdict(each) | more.get(budget, {}) for budget, each in found.items()}
 
 
 def show_comparison(model, splits, arguments, console):

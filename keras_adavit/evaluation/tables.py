@@ -55,16 +55,23 @@ def print_timing(timing, console):
     console.print(table)
 
 
-def print_curve(evaluations, console):
-    """Prints what a model does at several budgets: a dict from each to its `Evaluation`."""
+def print_curve(evaluations, console, milliseconds=None):
+    """Prints what a model does at several budgets.
+
+    Args:
+        evaluations: Dict from each budget to its `Evaluation`.
+        console: A `rich` console.
+        milliseconds: Dict from each budget to the time an image that was reached, for budgets of time.
+    """
     table = Table(title="One model at several budgets")
     titles = ("budget", "MACs, share of dense", "top-1", "loss", "tokens", "heads", "attention", "MLP")
-    for title in titles:
+    for title in titles if milliseconds is None else ("budget", "ms an image", *titles[1:]):
         table.add_column(title, justify="right")
     for budget, found in evaluations.items():
+        reached = [] if milliseconds is None else [f"{milliseconds[budget]:.3g}"]
         usages = (found.token_usage, found.head_usage, found.attention_usage, found.mlp_usage)
         figures = f"{found.macs_share:.3f}", f"{found.top1:.2%}", f"{found.loss:.4f}"
-        table.add_row(f"{budget:g}", *figures, *(mean(usage) for usage in usages))
+        table.add_row(f"{budget:g}", *reached, *figures, *(mean(usage) for usage in usages))
     console.print(table)
 
 

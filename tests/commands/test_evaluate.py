@@ -9,6 +9,7 @@ from gated import make_model
 
 import keras_adavit as ka
 from keras_adavit.commands.main import main
+from keras_adavit.evaluation import calibration
 
 NAMES = ("ant", "bee", "cat", "dog", "elk")
 
@@ -103,6 +104,29 @@ def test_time(images, folder, capsys, tmp_path):
         assert part in out
 
 
+def test_budgets_of_time(folder, capsys, tmp_path, monkeypatch):
+    sizes = []
+
+    def measure(model, timed):
+        sizes.extend(map(len, timed))
+        return 2 - float(keras.ops.convert_to_numpy(model.backbone.blocks[0].token_gate.threshold))
+
+    monkeypatch.setattr(calibration, "measure_milliseconds", measure)
+    before = (tmp_path / "model.keras").read_bytes()
+    code, out, err = run(capsys, "--data", folder, "--milliseconds", "1.6", "1.3", "--json", "curve.json")
+    assert (code, err, "ms an" in out) == (0, "", True)
+    curve = json.loads((tmp_path / "curve.json").read_text())
+    assert list(curve) == ["1.3", "1.6"]
+    for budget, found in curve.items():
+        assert found["milliseconds"] == pytest.approx(float(budget), rel=0.05)
+        assert f"{found['milliseconds']:.3g}" in out
+    assert curve["1.3"]["macs_share"] <= curve["1.6"]["macs_share"]
+    assert set(sizes) == {10}  # all images, of which there are fewer than in a batch
+    assert (tmp_path / "model.keras").read_bytes() == before
+    code, out, err = run(capsys, "--data", folder, "--milliseconds", "3")
+    assert (code, out, "1.0000 to 2.0000 milliseconds an image. Received: 3.0000" in err) == (2, "", True)
+
+
 def test_data_of_other_classes(folder, capsys, tmp_path):
     (tmp_path / "data" / "train" / "elk").rename(tmp_path / "data" / "train" / "fox")
     (tmp_path / "data" / "val" / "elk").rename(tmp_path / "data" / "val" / "fox")
@@ -122,6 +146,11 @@ def test_data_of_other_classes(folder, capsys, tmp_path):
         ),
         (["--images", "a.png", "--data", "data"], "`--data` needs a data set, `--images` is none. Received: both"),
         (["--images", "a.png", "--macs", "0.5"], "`--macs` needs a data set"),
+        (["--images", "a.png", "--milliseconds", "0.5"], "`--milliseconds` needs a data set"),
+        (["--data", "data", "--macs", "0.5", "--milliseconds", "2"], "`--macs` must come without `--milliseconds`"),
+        (["--data", "data", "--milliseconds", "2", "--policy", "open"], "`--milliseconds` needs the learned policy"),
+        (["--data", "data", "--milliseconds", "2", "--picture", "b.png"], "`--picture` needs one budget"),
+        (["--data", "data", "--milliseconds", "0"], "`milliseconds` must be positive numbers"),
         (["--images", "a.png", "--analyze", "a.npz"], "`--analyze` needs a data set"),
         (["--images", "a.png", "--picture", "a.jpg"], "`--picture` must be a file ending in .png. Received: a.jpg"),
         (["--data", "data", "--macs", "0.5", "--picture", "b.png"], "`--picture` needs one budget"),
