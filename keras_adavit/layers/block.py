@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_adavit.gating.config import GateConfig
-from keras_adavit.gating.policy import POLICY_KEYS
+from keras_adavit.gating.policy import LOGIT_KEYS, POLICY_KEYS
 from keras_adavit.layers.attention import GatedAttention
 from keras_adavit.layers.common import LayerNormalization
 from keras_adavit.layers.gate import Gate
@@ -150,6 +150,22 @@ class GatedBlock(keras.layers.Layer):
             "head_logits": head_logits,
             "block_logits": block_logits,
         }, normed
+
+    def decide_without_noise(self, logits):
+        """What evaluation decides from these logits, with a gradient.
+
+        Args:
+            logits: Dict of `token_logits` (B, T-1), `head_logits` (B, H), `block_logits` (B, 2).
+
+        Returns:
+            A dict of `token_keep` (B, T), `head_keep` (B, H), `block_keep` (B, 2), exactly 0 or 1.
+        """
+        token, head, block = (
+            gate.without_noise(logits[key]) if gate else ops.ones_like(logits[key])
+            for key, gate in zip(LOGIT_KEYS, (self.token_gate, self.head_gate, self.block_gate), strict=True)
+        )
+        token = ops.pad(token, ((0, 0), (1, 0)), constant_values=1.0)
+        return dict(zip(POLICY_KEYS, (token, head, block), strict=True))
 
     def execute(self, inputs, decisions=None, normed=None, training=False, details=(), token_size=None):
         """Computes everything and multiplies away what the decisions skip.

@@ -7,7 +7,7 @@ from keras import ops
 from keras_adavit import macs
 from keras_adavit.errors import InputError
 from keras_adavit.gating.external import given_policy
-from keras_adavit.gating.policy import POLICY_KEYS, detail_keys
+from keras_adavit.gating.policy import LOGIT_KEYS, POLICY_KEYS, detail_keys, stack_blocks
 from keras_adavit.gating.reduction import TokenReduction
 from keras_adavit.layers.block import GatedBlock
 from keras_adavit.layers.common import LayerNormalization
@@ -244,6 +244,15 @@ class AdaViTBackbone(keras.Model):
             "head_keep": (batch, self.depth, self.num_heads),
             "block_keep": (batch, self.depth, 2),
         }
+
+    def policy_without_noise(self, outputs):
+        """The policy that evaluation would take from the logits of `outputs`, a dict as `call` returns it; with a
+        gradient."""
+        decisions = [
+            block.decide_without_noise({key: outputs[key][:, index] for key in LOGIT_KEYS})
+            for index, block in enumerate(self.blocks)
+        ]
+        return stack_blocks(decisions)
 
     def macs(self, policy):
         """MACs of each image under a policy: stem, gates and blocks, without the final normalisation.

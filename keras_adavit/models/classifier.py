@@ -341,7 +341,11 @@ class AdaViTClassifier(keras.Model):
         budget_terms, distillation_terms = {}, {}
         if self.budget is not None:
             # Schedules of the budget count this step, that of the temperature those before it.
-            budget_terms = self.budget(y_pred, self.backbone.gates, float(self.dense_macs), self.step + 1)
+            used = y_pred
+            if training and self.budget.noise_free and self.training_policy is None:
+                policy = self.backbone.policy_without_noise(y_pred)
+                used = y_pred | policy | {"macs": self.macs(policy)}
+            budget_terms = self.budget(used, self.backbone.gates, float(self.dense_macs), self.step + 1)
             total = total + self.budget.total(budget_terms)
         if self.teacher is not None and training:
             distillation_terms = self.distillation(y_pred, self.teacher(x, self.distillation.details))
