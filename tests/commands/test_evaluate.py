@@ -8,6 +8,8 @@ import pytest
 from gated import make_model
 
 import keras_adavit as ka
+from keras_adavit.commands.arguments import parse
+from keras_adavit.commands.evaluate import Arguments
 from keras_adavit.commands.main import main
 from keras_adavit.evaluation import calibration
 
@@ -76,6 +78,43 @@ def test_images_by_name_under_another_policy(capsys, tmp_path):
         assert run(capsys, "--images", "a.png", *options)[0] == 0
     most, least = (json.loads((tmp_path / f"{usage}.json").read_text())[0]["macs"] for usage in ("1.0", "0.0"))
     assert least < most
+
+
+@pytest.mark.parametrize(
+    ("policy", "options", "tokens"),
+    [
+        (ka.TopKPolicy(0.25), ("--policy", "topk", "--token-usage", "0.25", "--execution", "packed"), 5),
+        (ka.MergePolicy(3), ("--policy", "merge", "--merged", "3", "--picture", "policy.png"), 14),
+    ],
+    ids=["topk", "merge"],
+)
+def test_policies_of_a_dense_model(policy, options, tokens, folder, capsys, tmp_path):
+    model = ka.AdaViTClassifier(ka.AdaViTBackbone(32, 8, 24, 2, 3), 5, class_names=NAMES)
+    model.save("model.keras")
+    outputs = ("--json", "found.json", "--analyze", "images.npz")
+    code, out, err = run(capsys, "--data", folder, *options, *outputs)
+    assert (code, err) == (0, "")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["macs_share"] == pytest.approx(model.macs(policy) / model.dense_macs, rel=1e-5)
+    assert found["token_usage"] == pytest.approx([1, tokens / 17])
+    assert f"{found['macs_share']:.3f} of the dense model's" in out
+    assert f"{tokens / 17:.3f}" in out
+    with np.load(tmp_path / "images.npz") as images:
+        assert (images["token_keep"][:, 1].sum(axis=1) == tokens).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "policy"),
+    [
+        ([], None),
+        (["--policy", "topk"], ka.TopKPolicy()),
+        (["--policy", "topk", "--token-usage", "0.3"], ka.TopKPolicy(0.3)),
+        (["--policy", "merge"], ka.MergePolicy()),
+        (["--policy", "merge", "--merged", "0"], ka.MergePolicy(0)),
+    ],
+)
+def test_the_policy_that_options_speak_of(options, policy):
+    assert parse(Arguments, prog="evaluate", args=["model.keras", *options]).make_policy() == policy
 
 
 def test_picture_of_images_by_name(capsys, tmp_path):
