@@ -36,7 +36,7 @@ PAGE = {
     "Schedules": {"Learning rates": [r"learning_rate/.*"], "Temperature of the gates": [r"temperature$"]},
 }
 LATE = 2**30  # a step after the end of all schedules
-COLUMNS, SIZE = 5, 0.95  # of pictures, in inches
+COLUMNS, SIZE = 4, 1.0  # of pictures, in inches
 
 
 class PolicyTensorBoard(keras.callbacks.Callback):
