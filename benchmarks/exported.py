@@ -17,10 +17,7 @@ from turns import SMALLEST_TURN, time_in_turns
 def onnx_runtime(path):
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    # Weights of masked scores are too small for normal numbers, on which some CPUs are slow.
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    session = onnxruntime.InferenceSession(f"{path}.onnx", options)
+    session = onnxruntime.InferenceSession(f"{path}.onnx")
     names = [output.name for output in session.get_outputs()]
     return lambda images: dict(zip(names, session.run(None, {"images": images}), strict=True))
 

@@ -13,6 +13,8 @@ from keras_adavit.evaluation.calibration import calibrate
 from keras_adavit.export.write import export
 from keras_adavit.gating.config import GateConfig
 from keras_adavit.gating.external import OpenPolicy, RandomPolicy
+from keras_adavit.gating.merging import MergePolicy
+from keras_adavit.gating.top_k import TopKPolicy
 from keras_adavit.models.backbone import AdaViTBackbone
 from keras_adavit.models.classifier import AdaViTClassifier
 from keras_adavit.training.budget import BudgetLoss
@@ -29,10 +31,12 @@ __all__ = [
     "DistillationLoss",
     "GateConfig",
     "InputError",
+    "MergePolicy",
     "OpenPolicy",
     "PolicyTensorBoard",
     "Preprocessing",
     "RandomPolicy",
+    "TopKPolicy",
     "calibrate",
     "export",
     "load_torch_checkpoint",

@@ -25,6 +25,8 @@ class Arguments:
     """Compute only what is kept, or everything."""
     overwrite: bool = False
     """Replace an earlier export of the same format."""
+    preprocessing: bool = False
+    """Take photos of any size, and a SavedModel JPEG and PNG files too, as evaluation does."""
 
 
 def main(arguments):
@@ -32,6 +34,6 @@ def main(arguments):
     given = parse(Arguments, prog="keras-adavit export", args=arguments)
     options = given.format, given.execution, given.overwrite
     check_target(given.out, *options)
-    export(load_model(given.model), given.out, *options)
+    export(load_model(given.model), given.out, *options, given.preprocessing)
     print(f"Wrote {given.out}")
     return 0

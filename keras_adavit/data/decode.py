@@ -85,18 +85,46 @@ def decode_center_crop(encoded, image_size: int, crop_fraction: float):
     """
     import tensorflow as tf
 
-    def window(height, width):
-        side = tf.cast(tf.round(crop_fraction * tf.cast(tf.minimum(height, width), tf.float32)), tf.int32)
-        side = tf.maximum(side, 1)
-        return tf.stack([(height - side) // 2, (width - side) // 2, side, side])
+    square = decode(encoded, lambda height, width: center_window(height, width, crop_fraction))
+    return tf.ensure_shape(resize_square(square, image_size), (image_size, image_size, 3))
 
-    square = decode(encoded, window)
-    image = tf.cond(
-        tf.shape(square)[0] == image_size,  # already right: three times as fast for small images
+
+def center_crop(pixels, image_size: int, crop_fraction: float):
+    """The central square of images, resized as by `decode_center_crop`.
+
+    Args:
+        pixels: uint8 `(B, height, width, 3)`.
+        image_size: Side of the result.
+        crop_fraction: Side of the square over the images' shorter side.
+
+    Returns:
+        uint8 `(B, image_size, image_size, 3)`.
+    """
+    import tensorflow as tf
+
+    top, left, side, _ = tf.unstack(center_window(tf.shape(pixels)[1], tf.shape(pixels)[2], crop_fraction))
+    square = pixels[:, top : top + side, left : left + side]
+    return tf.ensure_shape(resize_square(square, image_size), (None, image_size, image_size, 3))
+
+
+def center_window(height, width, crop_fraction: float):
+    """The central square of an image: int32 `(4,)`, top, left, height, width, from its height and width."""
+    import tensorflow as tf
+
+    side = tf.cast(tf.round(crop_fraction * tf.cast(tf.minimum(height, width), tf.float32)), tf.int32)
+    side = tf.maximum(side, 1)
+    return tf.stack([(height - side) // 2, (width - side) // 2, side, side])
+
+
+def resize_square(square, image_size: int):
+    """Resizes uint8 `(..., side, side, 3)` to another side, bicubic and without aliasing."""
+    import tensorflow as tf
+
+    return tf.cond(
+        tf.shape(square)[-2] == image_size,  # already right: three times as fast for small images
         lambda: square,
         lambda: _to_uint8(tf.image.resize(square, (image_size, image_size), "bicubic", antialias=True)),
     )
-    return tf.ensure_shape(image, (image_size, image_size, 3))
 
 
 def _to_uint8(images):

@@ -45,13 +45,12 @@ def read_photos(
     start_tensorflow()
     import tensorflow as tf
 
-    grey, batch_size = len(preprocessing.mean) == 1, min(batch_size, len(files))
+    batch_size = min(batch_size, len(files))
     sizes = f"batch_size={batch_size}, image_size={image_size}"
     check_memory(4 * 3 * image_size**2 * batch_size, "A batch of images", sizes)
 
     def read(path):
-        image = decode_center_crop(tf.io.read_file(path), image_size, preprocessing.crop_fraction)
-        return normalize(tf.image.rgb_to_grayscale(image) if grey else image, preprocessing.mean, preprocessing.std)
+        return decode_photo(tf.io.read_file(path), image_size, preprocessing)
 
     photos = tf.data.Dataset.from_tensor_slices(list(map(os.fsencode, files))).map(read, tf.data.AUTOTUNE)
     try:
@@ -61,6 +60,20 @@ def read_photos(
         if bad is None:
             raise
         raise InputError(f"{WANTED}. Received: '{printable(bad)}'") from error
+
+
+def decode_photo(encoded, image_size: int, preprocessing: Preprocessing):
+    """A photo as a model takes it: the bytes of an image file, a scalar string, to float32 `(S, S, C)`."""
+    return normalize_photos(decode_center_crop(encoded, image_size, preprocessing.crop_fraction), preprocessing)
+
+
+def normalize_photos(pixels, preprocessing: Preprocessing):
+    """Normalises uint8 `(..., S, S, 3)` to float32 `(..., S, S, C)`, grey where `preprocessing` has one channel."""
+    import tensorflow as tf
+
+    grey = len(preprocessing.mean) == 1
+    pixels = tf.image.rgb_to_grayscale(pixels) if grey else pixels
+    return normalize(pixels, preprocessing.mean, preprocessing.std)
 
 
 def _file(path: str) -> str:

@@ -6,8 +6,8 @@ import numpy as np
 from keras import ops
 
 from keras_adavit.data import photo_files
-from keras_adavit.errors import InputError
 from keras_adavit.evaluation.evaluate import predictor
+from keras_adavit.models.validation import check_takes_photos
 
 SHOWN_CLASSES = 5
 
@@ -37,14 +37,14 @@ def predict(model, batches, policy=None, observe=None):
     Args:
         model: An `AdaViTClassifier`.
         batches: Iterable of float arrays (B, S, S, C), as the model was trained on.
-        policy: A `RandomPolicy`, drawn anew for each batch, or an `OpenPolicy`; by default the gates decide.
+        policy: As of `evaluate`.
         observe: Function that is also given `None`, as there are no labels, and each batch's outputs, as arrays.
 
     Returns:
         A list of `Prediction`, one for each image.
 
     Raises:
-        InputError: If the policy does not fit the model's gates.
+        InputError: If the policy does not fit the model.
     """
     run = predictor(model, policy)
     found = []
@@ -87,13 +87,7 @@ def read_photos(files, model, batch_size=128):
     Raises:
         InputError: If the model does not know its preprocessing, or takes images of other than 1 or 3 channels.
     """
-    if model.preprocessing is None:
-        raise InputError(
-            "The model must know the `preprocessing` of its images to take others: train it anew, or give a data set "
-            "with `--data`. Received: preprocessing=None"
-        )
-    if model.backbone.channels not in (1, 3):
-        raise InputError(f"The model must take images of 1 or 3 channels. Received: {model.backbone.channels}")
+    check_takes_photos(model)
     return photo_files.read_photos(files, model.backbone.image_size, model.preprocessing, batch_size)
 
 

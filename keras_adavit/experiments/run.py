@@ -158,7 +158,7 @@ def close(models, recipe, splits, seconds, folder, console):
     validation = splits.validation.take(1) if recipe.smoke else splits.validation
     if "adaptive" in models and recipe.adaptive.calibrate:
         batches = SMOKE_STEPS if recipe.smoke else -(-CALIBRATION_IMAGES // recipe.batch_size)
-        share = calibrate(models["adaptive"], splits.train.take(batches).cache(), recipe.budget.macs_target)
+        share = calibrate(models["adaptive"], splits.calibration.take(batches).cache(), recipe.budget.macs_target)
         console.print(f"Calibrated on training images to {share:.3f} of the dense model's MACs", highlight=False)
         save_model(models["adaptive"], folder / "adaptive" / "last.keras")
     kept = {name: models[name] for name in ("dense", "adaptive") if name in models}

@@ -1,5 +1,6 @@
 """Writing on TensorFlow for a process that runs on another backend."""
 
+import json
 import os
 import subprocess
 import sys
@@ -13,13 +14,13 @@ from keras_adavit.export.graph import write
 from keras_adavit.files import write_whole
 
 
-def write_in_other_process(model, unfinished, format, execution, path):
-    """Writes a model as `write` does; `path` is where errors say that it was to go."""
+def write_in_other_process(model, unfinished, path, **options):
+    """Writes a model as `write` does with the same `options`; `path` is where errors say that it was to go."""
     with tempfile.TemporaryDirectory(dir=unfinished.parent) as folder:
         weights = Path(folder) / "model.keras"
         model.save(weights)
         call = f"import sys; from {__name__} import main; sys.exit(main(*sys.argv[1:]))"
-        command = [sys.executable, "-c", call, str(weights), str(unfinished), format, execution]
+        command = [sys.executable, "-c", call, str(weights), str(unfinished), json.dumps(options)]
         environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
         with subprocess.Popen(command, env=environment, **pipes) as process:
@@ -36,11 +37,11 @@ def write_in_other_process(model, unfinished, format, execution, path):
         raise RuntimeError(f"The export on TensorFlow failed:\n{errors[-2000:]}")
 
 
-def main(weights, path, format, execution):
-    """What the other process does; returns its exit code."""
+def main(weights, path, options):
+    """What the other process does, `options` as JSON; returns its exit code."""
     try:
         with write_whole(path) as unfinished:
-            write(keras.saving.load_model(weights, compile=False), unfinished, format, execution)
+            write(keras.saving.load_model(weights, compile=False), unfinished, **json.loads(options))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -11,22 +11,31 @@ from keras_adavit.export.graph import write
 from keras_adavit.export.other_process import write_in_other_process
 from keras_adavit.files import check_writable, write_whole
 from keras_adavit.models.classifier import AdaViTClassifier
-from keras_adavit.models.validation import check_execution
+from keras_adavit.models.validation import check_bool, check_execution, check_takes_photos
 
 FORMATS = ("saved_model", "onnx")
 SAVED_MODEL_PARTS = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra"}
 
 
-def export(model, path, format="saved_model", execution="packed", overwrite=False):
+def export(model, path, format="saved_model", execution="packed", overwrite=False, preprocessing=False):
     """Writes a model for another runtime, which needs neither this package nor Keras.
 
     The exported function takes `images`, float32 (B, S, S, C) with any B, and returns what the model returns: `logits`,
     `token_keep`, `head_keep`, `block_keep`, `macs`. The graph is TensorFlow's: on JAX and torch a process on TensorFlow
-    writes it from the same weights. What is written comes to `path` when it is whole, or not at all.
+    writes it from the same weights. What is written is run on a few images, and comes to `path` when it is whole and
+    gives what the model gives, or not at all.
 
     ```python
     ka.export(model, "exported", format="saved_model", execution="packed")
+    ka.export(model, "model.onnx", format="onnx", preprocessing=True)  # takes photos
     ```
+
+    With `preprocessing`, photos are cropped, resized and normalised as evaluation does it, and `probabilities` (B, K)
+    are returned too. A SavedModel then has two more signatures: `pixels` takes uint8 `pixels` (B, height, width, 3) of
+    any size, `encoded` takes the bytes of JPEG or PNG files, strings `encoded` (B,). Both also return the most probable
+    classes, at most five, the first one first: `labels`, int32, and their names `classes`, strings; numbers as text
+    where the model knows no names. An ONNX file takes `pixels` in place of `images`; its metadata hold `class_names`,
+    `preprocessing` and `dense_macs` as JSON.
 
     Args:
         model: An `AdaViTClassifier`.
@@ -34,21 +43,26 @@ def export(model, path, format="saved_model", execution="packed", overwrite=Fals
         format: `"saved_model"`, read by TensorFlow, or `"onnx"`, read by ONNX Runtime; ONNX needs the extra `export`.
         execution: `"packed"`: computes only what is kept; `"masked"`: everything.
         overwrite: Whether to replace an earlier export of the same format; nothing else is ever replaced.
+        preprocessing: Whether to take photos of any size; the model must know its `preprocessing`.
 
     Raises:
-        InputError: If an argument is something else, `path` exists or its folder does not, the extra is missing, or the
-            disk is full.
+        InputError: If an argument is something else, `path` exists or its folder does not, the extra is missing, the
+            model does not know how photos are prepared, or the disk is full.
+        RuntimeError: If what was written computes something else than the model.
     """
     if not isinstance(model, AdaViTClassifier):
         raise InputError(f"`model` must be an `AdaViTClassifier`. Received: model={model!r}")
     check_target(path, format, execution, overwrite)
+    if check_bool("preprocessing", preprocessing):
+        check_takes_photos(model)
     if format == "onnx" and model.compute_dtype != "float32":
         raise InputError(f"`model` must compute in float32 for ONNX. Received: {model.dtype_policy.name}")
+    options = {"format": format, "execution": execution, "preprocessing": preprocessing}
     with write_whole(path) as unfinished:
         if keras.backend.backend() == "tensorflow":
-            write(model, unfinished, format, execution)
+            write(model, unfinished, **options)
         else:
-            write_in_other_process(model, unfinished, format, execution, path)
+            write_in_other_process(model, unfinished, path, **options)
         check_target(path, format, execution, overwrite)  # again: something may have come there in the meantime
 
 
@@ -57,8 +71,9 @@ def check_target(path, format, execution, overwrite=False):
     if format not in FORMATS:
         raise InputError(f"`format` must be one of {FORMATS}. Received: format={format!r}")
     check_execution(execution)
-    if format == "onnx" and importlib.util.find_spec("tf2onnx") is None:
-        raise InputError('`format="onnx"` needs tf2onnx: pip install "keras-adavit[export]". Received: no tf2onnx')
+    for name in ("tf2onnx", "onnxruntime") if format == "onnx" else ():
+        if importlib.util.find_spec(name) is None:
+            raise InputError(f'`format="onnx"` needs {name}: pip install "keras-adavit[export]". Received: no {name}')
     if not Path(path).absolute().parent.is_dir():
         raise InputError(f"`path` must be in an existing folder. Received: path={str(path)!r}")
     if os.path.lexists(path):

@@ -3,7 +3,9 @@
 import tensorflow as tf
 from keras import ops
 
-MASKED = -3e4  # added to a score, makes its weight zero; finite in float16
+# Added to a score, makes its weight vanish next to the largest. Much less would make it a denormal number, with which
+# some CPUs are slow in ONNX Runtime.
+MASKED = -50.0
 
 
 def linear(inputs, kernel, bias=None, activation=None):
@@ -38,7 +40,9 @@ def attention(query, key, value, mask=None, scale=None):
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     scores = tf.matmul(query, tf.transpose(key, (0, 1, 3, 2))) * tf.cast(scale, query.dtype)
     if mask is not None:
-        scores += tf.where(mask, tf.cast(0, scores.dtype), tf.cast(MASKED, scores.dtype))
+        is_bool = mask.dtype == tf.bool
+        added = tf.where(mask, tf.cast(0, scores.dtype), tf.cast(MASKED, scores.dtype)) if is_bool else mask
+        scores += tf.cast(added, scores.dtype)
     weights = tf.nn.softmax(tf.cast(scores, tf.float32))
     return tf.matmul(tf.cast(weights, value.dtype), value)
 

@@ -10,6 +10,7 @@ from keras_adavit.data.preprocessing import Preprocessing
 from keras_adavit.errors import InputError
 from keras_adavit.gating.config import GateConfig
 from keras_adavit.layers.tokens_to_token import TOKEN_LAYERS, TOTAL_STRIDE
+from keras_adavit.macs import LEAST_CONV_WIDTH
 
 EXECUTIONS = ("masked", "packed")
 MAX_INTEGER = 2**31 - 1
@@ -135,6 +136,17 @@ def check_preprocessing(preprocessing, channels):
     return preprocessing
 
 
+def check_takes_photos(model):
+    """Raises `InputError` unless a classifier takes photos: it has a `preprocessing`, and images of 1 or 3 channels."""
+    if model.preprocessing is None:
+        raise InputError(
+            "The model must know the `preprocessing` of its images to take photos: train it anew, give a data set with "
+            "`--data`, or set `model.preprocessing`. Received: preprocessing=None"
+        )
+    if model.backbone.channels not in (1, 3):
+        raise InputError(f"The model must take images of 1 or 3 channels. Received: {model.backbone.channels}")
+
+
 def check_sizes(sizes, mlp_ratio, gates, stem):
     """Raises `InputError` for sizes, a dict of integers, that do not fit together."""
     for size, divisor in (("image_size", "patch_size"), ("width", "num_heads")):
@@ -143,8 +155,13 @@ def check_sizes(sizes, mlp_ratio, gates, stem):
                 f"`{size}` must be a multiple of `{divisor}`. "
                 f"Received: {size}={sizes[size]}, {divisor}={sizes[divisor]}"
             )
-    check_choice("stem", stem, ("patch", *TOKEN_LAYERS))
-    if stem != "patch" and sizes["patch_size"] != TOTAL_STRIDE:
+    check_choice("stem", stem, ("patch", "conv", *TOKEN_LAYERS))
+    if stem == "conv":
+        if sizes["patch_size"] < 2 or sizes["patch_size"].bit_count() != 1:
+            refuse("patch_size", "a power of two from 2 with a convolutional stem", sizes["patch_size"])
+        if sizes["width"] < LEAST_CONV_WIDTH:
+            refuse("width", f"{LEAST_CONV_WIDTH} or more with a convolutional stem", sizes["width"])
+    elif stem != "patch" and sizes["patch_size"] != TOTAL_STRIDE:
         raise InputError(
             f"`patch_size` must be {TOTAL_STRIDE} with a tokens-to-token stem. "
             f"Received: patch_size={sizes['patch_size']}"
