@@ -5,22 +5,29 @@ import shutil
 
 import pytest
 
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+
 
 @contextlib.contextmanager
-def opened(url, width=1200, **options):
-    """A page in Chromium, and what it complained of so far: console errors, exceptions, requests that failed."""
+def started_browser():
+    """Chromium; skips the test where it, or playwright, is missing."""
     playwright = pytest.importorskip("playwright.sync_api", reason="a test in a browser needs playwright")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None:
         pytest.skip("a test in a browser needs chromium")
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
         try:
-            page, complaints = browser.new_page(viewport={"width": width, "height": 900}, **options), []
-            page.on("console", lambda each: complaints.append(each.text) if each.type == "error" else None)
-            page.on("pageerror", lambda each: complaints.append(str(each)))
-            page.on("requestfailed", lambda each: complaints.append(each.url))
-            page.goto(url)
-            yield page, complaints
+            yield browser
         finally:
             browser.close()
+
+
+def open_page(browser, url, width=1200, **options):
+    """A page, and what it complains of: console errors, exceptions, requests that failed."""
+    page, complaints = browser.new_page(viewport={"width": width, "height": 900}, **options), []
+    page.on("console", lambda each: complaints.append(each.text) if each.type == "error" else None)
+    page.on("pageerror", lambda each: complaints.append(str(each)))
+    page.on("requestfailed", lambda each: complaints.append(each.url))
+    page.goto(url)
+    return page, complaints

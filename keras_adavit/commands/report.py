@@ -2,6 +2,7 @@
 
 import datetime
 import hashlib
+import importlib.metadata
 import os
 import platform
 import shlex
@@ -13,9 +14,9 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-import keras_adavit
 from keras_adavit.commands.arguments import parse
-from keras_adavit.commands.evaluate import Budgets, find_data
+from keras_adavit.commands.evaluate import find_data
+from keras_adavit.commands.evaluation_arguments import Budgets
 from keras_adavit.data.image_folder import name_bad_images
 from keras_adavit.errors import InputError, printable
 from keras_adavit.evaluation.evaluate import check_data
@@ -45,8 +46,8 @@ class Arguments:
     macs: Budgets = ()
     """Budgets, up to 1 as shares of the dense model's MACs; those of 0.3 0.4 0.5 0.6 0.8 that are in reach if not
     given. The model file stays as it is."""
-    calibration_images: PositiveInt = 1024
-    """How many of the images, at most, the thresholds are fitted to for each budget."""
+    calibration_images: PositiveInt = 256
+    """How many training images, at most, the thresholds are fitted to for each budget; most of the time is theirs."""
     batch_size: BatchSize = 128
     """Images in a batch; speed is measured in batches of 32."""
     time: bool = True
@@ -58,14 +59,15 @@ def main(arguments):
     given = parse(Arguments, prog="keras-adavit report", args=arguments)
     path = find_model(given.model)
     check_place(given.out)
+    if given.data is not None and given.data.suffix != ".py" and not given.data.is_dir():
+        raise InputError(f"`--data` must be a recipe (.py) or a folder of images. Received: {given.data}")
     model = load_model(path)
     if model.backbone.gates is None:
         raise InputError(f"The model must have gates, to have something to report. Received: {path}, which has none")
     splits = find_data(model, path, given.data).load(given.batch_size, seed=0)
     check_data(model, splits, splits.validation.element_spec[0].shape[1:])
-    images = min(given.calibration_images, splits.validation_examples)
     with name_bad_images(splits):
-        some = splits.validation.unbatch().take(images).batch(min(given.batch_size, images)).cache()
+        some = splits.calibration.unbatch().take(given.calibration_images).batch(given.batch_size).cache()
         timed = None
         if given.time:
             timed = np.stack([image for image, _ in splits.validation.unbatch().take(TIMED).as_numpy_iterator()])
@@ -92,11 +94,13 @@ def find_model(path):
 
 def check_place(folder):
     """Raises `InputError` unless the page can be written to a folder, before anything is computed."""
-    if os.path.lexists(folder) and not folder.is_dir():
-        raise InputError(f"`--out` must be a folder, or a name for a new one. Received: {folder}, which is a file")
     above = folder
-    while not above.is_dir():
+    while not os.path.lexists(above):
         above = above.parent
+    if not above.is_dir():
+        raise InputError(f"`--out` must be a folder, or a name for a new one. Received: {folder}; {above} is none")
+    if (folder / PAGE).is_dir():
+        raise InputError(f"`--out` must have room for a file {PAGE}. Received: {folder}, where that is a folder")
     check_writable(above / PAGE)
 
 
@@ -111,8 +115,8 @@ def describe(path, splits):
     return {
         "Model": f"{printable(path)}, SHA-256 {digest}",
         "Images": f"{splits.validation_examples} validation images of {len(splits.class_names)} classes",
-        "Software": f"keras-adavit {keras_adavit.__version__}, Keras {keras.__version__} on {keras.config.backend()}, "
-        f"Python {platform.python_version()}",
+        "Software": f"keras-adavit {importlib.metadata.version('keras-adavit')}, "
+        f"Keras {keras.__version__} on {keras.config.backend()}, Python {platform.python_version()}",
         "Machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}",
         "Date": datetime.date.today().isoformat(),
     }

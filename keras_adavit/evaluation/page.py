@@ -72,12 +72,12 @@ def draw_figures(report):
     if report.budgets:
         accuracies = [budget.evaluation.top1 for budget in report.budgets]
         shares = [budget.evaluation.macs_share for budget in report.budgets]
-        others = {"everything used": (everything.macs_share, everything.top1)}
+        others = {"as saved": (own.macs_share, own.top1), "everything used": (everything.macs_share, everything.top1)}
         said = text.describe_frontier(shares, accuracies, "of the dense model's MACs", others)
         drawn["macs"] = curves.frontier(shares, accuracies, SHARE, others=others), said
-        if report.budgets[0].timing is not None:
-            times = [1000 / budget.timing.packed for budget in report.budgets]
-            others = {"dense": (sum(1000 / b.timing.dense for b in report.budgets) / len(times), everything.top1)}
+        if report.times is not None:
+            times = report.times.budgets
+            others = {"as saved": (report.times.own, own.top1), "dense": (report.times.dense, everything.top1)}
             said = text.describe_frontier(times, accuracies, "milliseconds an image", others)
             drawn["time"] = curves.frontier(times, accuracies, "milliseconds an image, packed", others=others), said
     return {name: markupsafe.Markup(to_svg(figure, name, said)) for name, (figure, said) in drawn.items()}

@@ -1,38 +1,18 @@
 """What a report says of a model: figures and arrays, before there is a page."""
 
-import contextlib
 import dataclasses
 
 import numpy as np
-from keras import ops
 
 from keras_adavit.errors import InputError
 from keras_adavit.evaluation.analysis import Breakdown
-from keras_adavit.evaluation.calibration import calibrate, find_thresholds
+from keras_adavit.evaluation.budgets import at_budgets, time_budgets
 from keras_adavit.evaluation.evaluate import Evaluation, evaluate, pairs
-from keras_adavit.evaluation.timing import Timing, measure
 from keras_adavit.gating.external import OpenPolicy
+from keras_adavit.gating.policy import POLICY_KEYS
 
 BUDGETS = (0.3, 0.4, 0.5, 0.6, 0.8)  # where none are given, those in reach of the gates
-QUARTERS = 4
-KEPT = ("token_keep", "head_keep", "block_keep")
-
-
-@dataclasses.dataclass(frozen=True)
-class Budget:
-    """A model whose thresholds are calibrated to a budget.
-
-    Attributes:
-        target: MACs aimed at, a share of the dense model's, or an absolute number above 1.
-        evaluation: Its `Evaluation`.
-        prediction: The predicted class of each image, integers (N,).
-        timing: Its `Timing`; `None` if it was not measured.
-    """
-
-    target: float
-    evaluation: Evaluation
-    prediction: np.ndarray
-    timing: Timing | None
+QUARTERS, PAIRS = 4, 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +23,7 @@ class Examples:
         images: Float array (N, S, S, C), normalised.
         labels, predictions: Integers (N,).
         macs_share: MACs over the dense model's, (N,).
-        policy: Dict of `token_keep` (N, L, T), `head_keep` (N, L, H) and `block_keep` (N, L, 2).
+        policy: Dict of float arrays `token_keep` (N, L, T), `head_keep` (N, L, H) and `block_keep` (N, L, 2).
     """
 
     images: np.ndarray
@@ -54,29 +34,40 @@ class Examples:
 
 
 @dataclasses.dataclass(frozen=True)
+class Times:
+    """Milliseconds an image: of the dense model, of the model with its own thresholds, and at each budget."""
+
+    dense: float
+    own: float
+    budgets: list[float]
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
     """All that a report's page shows.
 
     Attributes:
-        evaluation: Of the model as it is.
-        everything: The `Evaluation` of the same weights with everything used.
+        evaluation: The `Evaluation` of the model as it is.
+        everything: That of the same weights with everything used.
         budgets: A `Budget` each, from the cheapest to the dearest.
         unreached: Targets that no shift of the thresholds reaches.
+        times: `Times`; `None` if they were not measured.
         macs_share: MACs of each image over the dense model's, (N,).
         right: Whether each image is classified rightly, (N,).
         quarters: Images from the cheapest quarter to the dearest: dicts of `low`, `high`, `images`, `top1`.
         policy: Dict of `token_keep` (N, L, T), `head_keep` (N, L, H) and `block_keep` (N, L, 2), booleans.
         classes: `ClassFigures`, from the fewest mean MACs to the most.
         cheapest, dearest: `Examples`.
-        lost: `Examples` that the dearest budget gets right and the cheapest wrong, as they are at the model's own.
+        lost: `Examples` that the dearest budget gets right and the cheapest wrong, as they are at the cheapest.
         lost_count: How many of these there are.
-        confusions: Most frequent `(label, prediction, count)` among them, of the cheapest budget.
+        confusions: Most frequent `(label, prediction, count)` among them, at the cheapest budget.
     """
 
     evaluation: Evaluation
     everything: Evaluation
     budgets: list
     unreached: list
+    times: Times | None
     macs_share: np.ndarray
     right: np.ndarray
     quarters: list
@@ -108,83 +99,69 @@ def make_report(model, validation, calibration, targets=None, timed=None, exampl
     """
     if model.backbone.gates is None:
         raise InputError("The model must have gates, to have something to report. Received: gates=None")
+    # First, as it is here that an argument may be wrong.
+    budgets, unreached = at_budgets(model, validation, calibration, targets or BUDGETS, bool(targets))
     breakdown = Breakdown()
     own = evaluate(model, validation, observe=breakdown.add)
     arrays = breakdown.arrays()
-    everything = evaluate(model, validation, OpenPolicy())
-    budgets, unreached = at_budgets(model, validation, calibration, targets, timed)
-    share, right = arrays["macs"] / model.dense_macs, arrays["prediction"] == arrays["label"]
-    order = np.argsort(share, kind="stable")
-
-    lost, confusions = np.zeros(0, int), []
-    if len(budgets) > 1:
-        cheap, dear = budgets[0].prediction, budgets[-1].prediction
-        lost = np.flatnonzero((dear == arrays["label"]) & (cheap != arrays["label"]))
-        confusions = count_pairs(arrays["label"][lost], cheap[lost])
-    chosen = [order[:examples], order[::-1][:examples], lost[np.argsort(share[lost], kind="stable")][:examples]]
+    times = None
+    if timed is not None:
+        dense, now, each = time_budgets(model, budgets, timed)
+        times = Times(dense, now, each)
+    right, order = arrays["prediction"] == arrays["label"], np.argsort(arrays["macs"], kind="stable")
+    lost = find_lost(budgets, examples)
+    chosen = order[:examples], order[::-1][:examples], lost["shown"]
     images = pick(model, validation, np.concatenate(chosen))
 
-    def shown(indices):
+    def shown(indices, arrays):
         return Examples(
             images=np.array([images[index] for index in indices]),
             labels=arrays["label"][indices],
             predictions=arrays["prediction"][indices],
-            macs_share=share[indices],
-            policy={name: arrays[name][indices].astype("float32") for name in KEPT},
+            macs_share=arrays["macs"][indices] / model.dense_macs,
+            policy={key: arrays[key][indices].astype("float32") for key in POLICY_KEYS},
         )
 
+    share = arrays["macs"] / model.dense_macs
     return Report(
         evaluation=own,
-        everything=everything,
+        everything=evaluate(model, validation, OpenPolicy()),
         budgets=budgets,
         unreached=unreached,
+        times=times,
         macs_share=share,
         right=right,
         quarters=[describe_part(share, right, part) for part in np.array_split(order, QUARTERS) if len(part)],
-        policy={name: arrays[name] for name in KEPT},
+        policy={key: arrays[key] for key in POLICY_KEYS},
         classes=breakdown.by_class(),
-        cheapest=shown(chosen[0]),
-        dearest=shown(chosen[1]),
-        lost=shown(chosen[2]),
-        lost_count=len(lost),
-        confusions=confusions,
+        cheapest=shown(chosen[0], arrays),
+        dearest=shown(chosen[1], arrays),
+        lost=shown(chosen[2], budgets[0].arrays if budgets else arrays),
+        lost_count=lost["count"],
+        confusions=lost["confusions"],
     )
 
 
-def at_budgets(model, validation, calibration, targets, timed):
-    """A `Budget` for each target, from the cheapest to the dearest, and the targets that are out of reach."""
-    found, unreached = [], []
-    with thresholds_kept(model):
-        for target in sorted(set(targets or BUDGETS), key=lambda macs: macs / model.dense_macs if macs > 1 else macs):
-            try:
-                calibrate(model, calibration, target)
-            except InputError:
-                if targets:
-                    raise
-                unreached.append(target)
-                continue
-            predictions = []
-            evaluation = evaluate(
-                model,
-                validation,
-                observe=lambda _, outputs, kept=predictions: kept.append(outputs["logits"].argmax(-1)),
-            )
-            timing = None if timed is None else measure(model, timed, rounds=3)
-            found.append(Budget(target, evaluation, np.concatenate(predictions), timing))
-    return found, unreached
+def find_lost(budgets, examples):
+    """What the dearest budget gets right and the cheapest wrong: a dict of their `count`, of the indices `shown`, from
+    the cheapest on, and of `confusions`."""
+    if len(budgets) < 2:
+        return {"count": 0, "shown": np.zeros(0, int), "confusions": []}
+    labels, cheap = budgets[0].arrays["label"], budgets[0].arrays["prediction"]
+    lost = np.flatnonzero((budgets[-1].arrays["prediction"] == labels) & (cheap != labels))
+    order = np.argsort(budgets[0].arrays["macs"][lost], kind="stable")
+    return {
+        "count": len(lost),
+        "shown": lost[order][:examples],
+        "confusions": count_pairs(labels[lost], cheap[lost]),
+    }
 
 
-@contextlib.contextmanager
-def thresholds_kept(model):
-    """Gives a model's thresholds back in the end, whatever happens."""
-    gates = model.backbone.gates
-    kinds = [kind for kind in ("tokens", "heads", "blocks") if getattr(gates, kind)]
-    before = [(threshold, ops.convert_to_numpy(threshold).copy()) for threshold in find_thresholds(model, kinds)]
-    try:
-        yield
-    finally:
-        for threshold, value in before:
-            threshold.assign(value)
+def count_pairs(labels, predictions, most=PAIRS):
+    """The most frequent pairs, `(label, prediction, count)`."""
+    found, counts = np.unique(np.stack([labels, predictions]), axis=1, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:most]
+    return [(int(found[0, index]), int(found[1, index]), int(counts[index])) for index in order]
 
 
 def describe_part(share, right, part):
@@ -195,16 +172,6 @@ def describe_part(share, right, part):
         "images": len(part),
         "top1": float(right[part].mean()),
     }
-
-
-def count_pairs(labels, predictions, most=6):
-    """The most frequent pairs, `(label, prediction, count)`."""
-    pairs_found, counts = np.unique(np.stack([labels, predictions]), axis=1, return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:most]
-    return [
-        (int(label), int(said), int(count))
-        for (label, said), count in zip(pairs_found.T[order], counts[order], strict=True)
-    ]
 
 
 def pick(model, dataset, indices):

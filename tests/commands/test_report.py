@@ -68,7 +68,13 @@ def test_the_last_model_of_a_run(folder, capsys):
         (["empty", "--out", "x"], "or the folder of a run with adaptive/last.keras. Received: empty"),
         (["model.keras", "--out", "x"], "`--data` must be given for a model without a recipe beside it"),
         (["model.keras", "--data", "data", "--out", "file"], "`--out` must be a folder, or a name for a new one"),
-        (["model.keras", "--data", "data", "--out", "file/x"], "cannot be written. Received: Not a directory"),
+        (["model.keras", "--data", "data", "--out", "file/x"], "Received: file/x; file is none"),
+        (["model.keras", "--data", "data", "--out", "taken"], "`--out` must have room for a file report.html"),
+        (
+            ["model.keras", "--data", "nowhere", "--out", "x"],
+            "`--data` must be a recipe (.py) or a folder of images. Received: nowhere",
+        ),
+        (["model.keras", "--data", "data", "--out", "x", "--calibration-images", "0"], "calibration-images"),
         (["model.keras", "--data", "data", "--out", "x", "--macs", "0.00001"], "`macs` must be within the reach"),
         (["dense.keras", "--data", "data", "--out", "x"], "The model must have gates, to have something to report"),
     ],
@@ -76,6 +82,7 @@ def test_the_last_model_of_a_run(folder, capsys):
 def test_wrong_arguments(arguments, message, folder, capsys):
     (folder / "empty").mkdir()
     (folder / "file").touch()
+    (folder / "taken" / "report.html").mkdir(parents=True)
     if arguments[0] == "dense.keras":
         sizes = {"image_size": 32, "patch_size": 8, "width": 24, "depth": 2, "num_heads": 3}
         ka.AdaViTClassifier(ka.AdaViTBackbone(**sizes), 5).save("dense.keras")

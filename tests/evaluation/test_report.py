@@ -1,20 +1,21 @@
 """A report: its figures, and the page of them."""
 
+import dataclasses
 import html.parser
 import itertools
 import re
 
 import numpy as np
 import pytest
-from browser import opened
+from browser import open_page, started_browser
 from gated import make_images, make_model
 from keras import ops
 
 import keras_adavit as ka
 from keras_adavit.evaluation import report as reports
-from keras_adavit.evaluation.calibration import find_thresholds
 from keras_adavit.evaluation.evaluate import evaluate
 from keras_adavit.evaluation.page import render
+from keras_adavit.evaluation.thresholds import find_thresholds
 
 NAMES = ("ant", "bee", "cat", "dog & <elk>", "fox")
 COUNT, BATCH = 21, 8
@@ -35,14 +36,13 @@ def data(model):
     return [(images[start : start + BATCH], labels[start : start + BATCH]) for start in range(0, COUNT, BATCH)]
 
 
-def make(model, data, targets):
-    images = np.concatenate([images for images, _ in data])
-    return reports.make_report(model, data, images, targets, images[:4], examples=2)
-
-
 @pytest.fixture(scope="module")
 def report(model, data):
-    return make(model, data, (0.5, 0.8))
+    """Of budgets that nobody asked for, one of them out of reach."""
+    images = np.concatenate([images for images, _ in data])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reports, "BUDGETS", (0.8, 0.0001, 0.5))
+        return reports.make_report(model, data, images, timed=images[:4], examples=2)
 
 
 @pytest.fixture(scope="module")
@@ -57,18 +57,20 @@ def test_figures(report, model, data):
     assert report.right.mean() == pytest.approx(found.top1)
     assert report.macs_share.mean() == pytest.approx(found.macs_share)
     assert report.everything.macs_share == pytest.approx(1.0, abs=0.01)
-    assert [budget.target for budget in report.budgets] == [0.5, 0.8]
+    assert ([budget.target for budget in report.budgets], report.unreached) == ([0.5, 0.8], [0.0001])
     shares = [budget.evaluation.macs_share for budget in report.budgets]
     np.testing.assert_allclose(shares, [0.5, 0.8], atol=0.06)
     labels = np.concatenate([labels for _, labels in data])
     for budget in report.budgets:
-        assert (budget.prediction == labels).mean() == pytest.approx(budget.evaluation.top1)
-        assert budget.timing.packed > 0
+        assert (budget.arrays["prediction"] == labels).mean() == pytest.approx(budget.evaluation.top1)
+    assert len(report.times.budgets) == 2
+    assert min(report.times.dense, report.times.own, *report.times.budgets) > 0
     assert sum(part["images"] for part in report.quarters) == COUNT
     assert [part["low"] for part in report.quarters] == sorted(part["low"] for part in report.quarters)
-    cheap, dear = (budget.prediction for budget in report.budgets)
+    cheap, dear = (budget.arrays["prediction"] for budget in report.budgets)
     assert report.lost_count == ((dear == labels) & (cheap != labels)).sum()
     assert sum(count for *_, count in report.confusions) <= report.lost_count
+    np.testing.assert_array_less(0, (report.lost.predictions != report.lost.labels).astype(int))
 
 
 def test_examples_are_the_cheapest_and_dearest(report, model, data):
@@ -91,14 +93,15 @@ def test_thresholds_are_as_they_were(model, data):
     np.testing.assert_array_equal(found, before)
 
 
-def test_targets_out_of_reach_are_left_out_by_default(model, data, monkeypatch):
-    monkeypatch.setattr(reports, "BUDGETS", (0.0001, 0.6))
-    found = reports.make_report(model, data, data[0][0])
-    assert (found.unreached, [budget.target for budget in found.budgets]) == ([0.0001], [0.6])
-    assert found.budgets[0].timing is None
-    page = render(found, {"name": "m", "command": "c", "reproduce": {}}, NAMES, ka.Preprocessing())
+def test_page_of_less(report):
+    """Speed was not measured, and there is but one budget."""
+    less = dataclasses.replace(report, times=None, budgets=report.budgets[:1], lost_count=0, confusions=[])
+    page = render(less, {"name": "m", "command": "c", "reproduce": {}}, NAMES, ka.Preprocessing())
     assert "Out of reach of these gates: 0.0001." in page
     assert "against time" not in page
+    none = dataclasses.replace(less, budgets=[])
+    page = render(none, {"name": "m", "command": "c", "reproduce": {}}, NAMES, ka.Preprocessing())
+    assert "No budget was in reach of these gates." in page
 
 
 def test_a_model_without_gates(data):
@@ -173,21 +176,22 @@ def test_page_needs_nothing_else(page):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (400, "light"), (400, "dark")])
-def test_page_in_a_browser(width, scheme, page, tmp_path):
+def test_page_in_a_browser(page, tmp_path):
     (tmp_path / "report.html").write_text(page, encoding="utf-8")
-    with opened((tmp_path / "report.html").as_uri(), width, color_scheme=scheme) as (shown, complaints):
-        assert shown.evaluate("document.documentElement.scrollWidth") <= width
-        beyond = shown.evaluate(
-            "[...document.querySelectorAll('main :is(p, h2, h3, figure, svg, pre, dl, .wide)')]"
-            ".filter(each => each.getBoundingClientRect().right > innerWidth + 1).map(each => each.tagName)"
-        )
-        assert beyond == []
-        ink, paper = shown.evaluate(
-            "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
-        )
-        brightness = [sum(map(int, re.findall(r"\d+", color)[:3])) for color in (ink, paper)]
-        assert (brightness[0] > brightness[1]) == (scheme == "dark")
-        text = shown.evaluate("getComputedStyle(document.querySelector('figure svg text')).fill")
-        assert text == ink
-        assert complaints == []
+    with started_browser() as browser:
+        for width, scheme in ((1200, "light"), (400, "light"), (400, "dark")):
+            shown, complaints = open_page(browser, (tmp_path / "report.html").as_uri(), width, color_scheme=scheme)
+            assert shown.evaluate("document.documentElement.scrollWidth") <= width
+            beyond = shown.evaluate(
+                "[...document.querySelectorAll('main :is(p, h2, h3, figure, svg, pre, dl, .wide)')]"
+                ".filter(each => each.getBoundingClientRect().right > innerWidth + 1).map(each => each.tagName)"
+            )
+            assert beyond == []
+            ink, paper, text = shown.evaluate(
+                "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor, "
+                "getComputedStyle(document.querySelector('figure svg text')).fill]"
+            )
+            brightness = [sum(map(int, re.findall(r"\d+", color)[:3])) for color in (ink, paper)]
+            assert (brightness[0] > brightness[1]) == (scheme == "dark")
+            assert text == ink
+            assert complaints == []
