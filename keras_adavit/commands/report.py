@@ -19,6 +19,7 @@ from keras_adavit.commands.evaluate import find_data
 from keras_adavit.commands.evaluation_arguments import Budgets
 from keras_adavit.data.image_folder import name_bad_images
 from keras_adavit.errors import InputError, printable
+from keras_adavit.evaluation.budgets import BATCH, TURNS
 from keras_adavit.evaluation.evaluate import check_data
 from keras_adavit.evaluation.page import render
 from keras_adavit.evaluation.report import make_report
@@ -72,7 +73,11 @@ def main(arguments):
         if given.time:
             timed = np.stack([image for image, _ in splits.validation.unbatch().take(TIMED).as_numpy_iterator()])
         found = make_report(model, splits.validation, some, given.macs, timed)
-    facts = {"name": printable(given.model), "command": command_line(arguments), "reproduce": describe(path, splits)}
+    facts = {
+        "name": printable(given.model),
+        "command": command_line(arguments),
+        "reproduce": describe(path, splits, given),
+    }
     make_folder(given.out)
     write_text(given.out / PAGE, render(found, facts, splits.class_names, splits.preprocessing))
     Console().print(f"Wrote {given.out / PAGE}", highlight=False, soft_wrap=True, markup=False)
@@ -109,12 +114,15 @@ def command_line(arguments):
     return f"{backend_prefix()}keras-adavit report {shlex.join(arguments)}"
 
 
-def describe(path, splits):
+def describe(path, splits, given):
     """What the page depends on: a dict from a heading to text."""
+    times = f"medians of {TURNS} turns over {TIMED} images in batches of {BATCH}" if given.time else "not measured"
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return {
         "Model": f"{printable(path)}, SHA-256 {digest}",
         "Images": f"{splits.validation_examples} validation images of {len(splits.class_names)} classes",
+        "Thresholds": f"fitted to {given.calibration_images} training images, or all if they are fewer",
+        "Times": times,
         "Software": f"keras-adavit {importlib.metadata.version('keras-adavit')}, "
         f"Keras {keras.__version__} on {keras.config.backend()}, Python {platform.python_version()}",
         "Machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}",

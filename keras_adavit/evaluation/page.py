@@ -11,7 +11,7 @@ from keras_adavit.visualize import curves, maps, patches, text
 from keras_adavit.visualize.figure import to_svg
 
 TEMPLATE = "report.html.jinja"
-COLUMNS = 4  # pictures beside each other: readable on a telephone
+WIDTH, WIDEST = 4.2, 4  # inches of the pictures of an image, and pictures beside each other: readable on a telephone
 SHOWN_CLASSES = 8  # at either end
 SHARE = "MACs, share of the dense model's"
 
@@ -45,6 +45,7 @@ def render(report, facts, class_names, preprocessing):
     return environment.get_template(TEMPLATE).render(
         report=report,
         facts=facts,
+        classes=len(class_names),
         dense_macs=report.evaluation.macs_mean / report.evaluation.macs_share,
         cheap_classes=report.classes[:shown],
         dear_classes=report.classes[shown:][-shown:],
@@ -79,18 +80,22 @@ def draw_figures(report):
             times = report.times.budgets
             others = {"as saved": (report.times.own, own.top1), "dense": (report.times.dense, everything.top1)}
             said = text.describe_frontier(times, accuracies, "milliseconds an image", others)
-            drawn["time"] = curves.frontier(times, accuracies, "milliseconds an image, packed", others=others), said
+            labels = [f"{budget.target:g}" for budget in report.budgets]
+            drawn["time"] = curves.frontier(times, accuracies, "milliseconds an image", labels, others), said
     return {name: markupsafe.Markup(to_svg(figure, name, said)) for name, (figure, said) in drawn.items()}
 
 
 def draw_examples(name, examples, class_names, preprocessing):
     """Single images with what each block kept: dicts of `svg`, `share`, `label`, `prediction` and `right`."""
     found = []
+    pictures = 1 + examples.policy["token_keep"].shape[1]
+    columns = WIDEST - 1 if pictures in (WIDEST + 1, WIDEST + 2) else min(WIDEST, pictures)  # no picture left alone
+    size = WIDTH / columns - patches.GAP
     for index, image in enumerate(examples.images):
         keeps = {key: values[index] for key, values in examples.policy.items()}
         pixels = denormalize(image, preprocessing.mean, preprocessing.std)[None]
         own = {key: values[None] for key, values in keeps.items()}
-        figure = patches.kept_patches(pixels, own, columns=COLUMNS, size=0.98, title=None, headings=["the image"])
+        figure = patches.kept_patches(pixels, own, columns=columns, size=size, title=None, headings=["the image"])
         svg = to_svg(figure, f"{name}{index}", f"What each block kept: {text.describe_kept(keeps)}.")
         label, prediction = int(examples.labels[index]), int(examples.predictions[index])
         found.append(

@@ -167,6 +167,7 @@ def print_next_steps(folder, console):
             "Look at what it kept": folder / "policy.png",
             "Evaluate by block": f"{prefix}keras-adavit evaluate {adaptive}",
             "Try other budgets": f"{prefix}keras-adavit evaluate {adaptive} --macs 0.3 0.45 0.6",
+            "Make a page of it": f"{prefix}keras-adavit report {folder} --out {folder / 'report'}",
         }
     else:
         steps["Evaluate"] = f"{prefix}keras-adavit evaluate {dense}"

@@ -21,8 +21,6 @@ def frontier(costs, accuracies, cost="MACs, share of the dense model's", labels=
     Returns:
         A matplotlib figure.
     """
-    from matplotlib.ticker import PercentFormatter
-
     figure = new_figure(4.6, 2.8)
     axis = figure.subplots()
     order = np.argsort(costs, kind="stable")
@@ -35,7 +33,7 @@ def frontier(costs, accuracies, cost="MACs, share of the dense model's", labels=
         axis.axhline(point[1], color=color, linewidth=0.8, linestyle=":")
     axis.set(xlabel=cost, ylabel="top-1 accuracy")
     axis.margins(x=0.1, y=0.22)
-    axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    axis.yaxis.set_major_formatter(lambda accuracy, _: f"{100 * accuracy:.4g} %")
     axis.legend(loc="lower right")
     return figure
 

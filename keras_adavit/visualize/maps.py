@@ -2,12 +2,13 @@
 
 import numpy as np
 
-from keras_adavit.visualize.figure import COLORS, as_array, new_figure, styled
+from keras_adavit.visualize.figure import COLORS, INK, as_array, new_figure, styled
 from keras_adavit.visualize.patches import check_patches, patches_a_side
 
 MAP = "cividis"  # in order for every eye, and in grey
 KINDS = {"tokens": "o", "heads": "s", "attention": "^", "MLP": "D"}
 WRITTEN = 16  # columns that have room for numbers
+ON_LIGHT = "#111111"  # a colour of its own, where black in an SVG is what the page makes of it
 
 
 @styled
@@ -34,12 +35,12 @@ def head_usage(head_keep, block_keep):
     axis.set_xticks(range(columns), [*names, "attn", "MLP"])
     axis.set_yticks(range(depth), range(depth))
     axis.set(xlabel="head, then the sub-layers", ylabel="block")
-    axis.axvline(columns - 2.5, color="white", linewidth=3)
+    axis.axvline(columns - 2.5, color=INK, linewidth=1.5)
     bare(axis)
     if columns <= WRITTEN:
         for (block, column), value in np.ndenumerate(values):
             said = "–" if np.isnan(value) else f"{100 * value:.0f}"
-            color = "white" if np.isnan(value) or value < 0.55 else "black"
+            color = "white" if np.isnan(value) or value < 0.55 else ON_LIGHT
             axis.text(column, block, said, ha="center", va="center", fontsize=7, color=color)
     add_scale(figure, image, axis)
     return figure
