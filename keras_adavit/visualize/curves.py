@@ -34,7 +34,7 @@ def frontier(costs, accuracies, cost="MACs, share of the dense model's", labels=
     axis.set(xlabel=cost, ylabel="top-1 accuracy")
     axis.margins(x=0.1, y=0.22)
     axis.yaxis.set_major_formatter(lambda accuracy, _: f"{100 * accuracy:.4g} %")
-    axis.legend(loc="lower right")
+    figure.legend(loc="outside upper center", ncols=3)
     return figure
 
 

@@ -99,9 +99,11 @@ def test_page_of_less(report):
     page = render(less, {"name": "m", "command": "c", "reproduce": {}}, NAMES, ka.Preprocessing())
     assert "Out of reach of these gates: 0.0001." in page
     assert "against time" not in page
-    none = dataclasses.replace(less, budgets=[])
+    assert "All images cost the same" not in page
+    none = dataclasses.replace(less, budgets=[], evaluation=dataclasses.replace(report.evaluation, macs_std=0.0))
     page = render(none, {"name": "m", "command": "c", "reproduce": {}}, NAMES, ka.Preprocessing())
     assert "No budget was in reach of these gates." in page
+    assert "All images cost the same" in page
 
 
 def test_a_model_without_gates(data):
