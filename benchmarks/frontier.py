@@ -5,7 +5,8 @@
 
 Every model is a run of its own below `--runs`, which goes on where it was stopped when the same command comes again.
 `--measure` evaluates those that are finished and writes `benchmarks/results/frontier-DATA.json`, with a table beside
-it and a figure. All models of a data set take about 5 hours on two CPU cores, with one seed.
+it and a figure. Models are trained in the order of
+`rivals.py`.
 """
 
 import os

@@ -16,11 +16,18 @@ from keras_adavit.evaluation.analysis import Breakdown
 from keras_adavit.evaluation.comparison import compare_decisions
 from keras_adavit.evaluation.evaluate import evaluate
 from keras_adavit.experiments.recipe_file import load_recipe
+from keras_adavit.gating.merging import MergePolicy
+from keras_adavit.gating.top_k import TopKPolicy
 from keras_adavit.models.saved import load_model
 
 ROUNDS = 5
 SIDE = 64  # of a photo that a box is given in, in pixels
 TIMED = {32: 256, 1: 64}  # images of a turn, by batch size
+SHARE = 0.5  # of the MACs
+UNTRAINED = {
+    "top-k of dense": [TopKPolicy(percent / 100) for percent in range(99, 0, -1)],
+    "merging of dense": [MergePolicy(count) for count in range(1, 100)],
+}
 
 
 def write_results(data, images, runs, results):
@@ -57,15 +64,35 @@ def write_results(data, images, runs, results):
             row |= dataclasses.asdict(compare_decisions(model, validation, start))
             if boxes is not None:
                 row |= box_usage(breakdown.arrays()["token_keep"], boxes, model.backbone)
-        found.append(row)
-        print(json.dumps(row), flush=True)
+        for name, policy in untrained(model, validation) if folder.name == "dense" else ():
+            figures = evaluate(model, validation, policy)
+            share = figures.macs_mean / dense_macs
+            add(found, {"model": name, "seed": recipe.seed, "top1": figures.top1, "macs_share": share})
+        add(found, row)
         models.setdefault(folder.name, model)
     times = time_models(models, validation)
     for row in found:
-        row |= times[row["model"]]
+        row |= times.get(row["model"], {})
     about = {"processor": processor(), "backend": keras.backend.backend(), "images": figures.images, "models": found}
     (results / f"frontier-{data}.json").write_text(json.dumps(about, indent=2) + "\n")
     draw(found, results / f"frontier-{data}.svg")
+
+
+def add(found, row):
+    """Adds a row, and shows it."""
+    found.append(row)
+    print(json.dumps(row), flush=True)
+
+
+def untrained(model, validation):
+    """Policies that need no training, by name, at the largest cost up to `SHARE` of the model's."""
+    images = next(iter(validation.take(1)))[0][:1]
+    for name, policies in UNTRAINED.items():
+        for policy in policies:
+            outputs = model(images, policy=policy)
+            if float(outputs["macs"][0]) <= SHARE * model.dense_macs:
+                yield name, policy
+                break
 
 
 def draw(rows, path):
@@ -74,7 +101,7 @@ def draw(rows, path):
     for axis, key, title in zip(
         axes, ("macs_share", "time_batch_32"), ("MACs", "time an image, batch 32"), strict=True
     ):
-        for row in rows:
+        for row in (row for row in rows if key in row):
             style = {"marker": "o", "color": "tab:blue"} if row["model"].startswith("adaptive") else {"marker": "s"}
             axis.plot(row[key], 100 * row["top1"], **style, linestyle="")
             axis.annotate(row["model"], (row[key], 100 * row["top1"]), (4, 4), textcoords="offset points", fontsize=7)

@@ -43,7 +43,7 @@ class PolicyMetrics(keras.layers.Layer):
         """Takes the policy and MACs of a batch."""
         macs = outputs["macs"]
         self.means["macs"].update_state(macs)
-        self.means["macs_share"].update_state(macs / dense_macs)
+        self.means["macs_share"].update_state(macs / float(dense_macs))  # an int of 2^31 and more is refused by JAX
         batch = ops.shape(macs)[0]
         for name, usage in gated_usage(outputs, gates).items():
             self.means[name].update_state(usage, sample_weight=batch)

@@ -38,8 +38,6 @@ class EventFile:
         make_folder(folder)
         name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}.{next(NUMBERS)}"
         self.path = Path(folder) / name
-        with explain_os_error(self.path):
-            self.records = RecordWriter(self.path.open("wb"))
         self.add(file_version="brain.Event:2")
         self.add(step=step, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
 
@@ -51,15 +49,10 @@ class EventFile:
         self.add(step=step, summary=merged)
 
     def add(self, **fields):
-        """Writes an event."""
-        with explain_os_error(self.path):
-            self.records.write(event_pb2.Event(wall_time=time.time(), **fields).SerializeToString())
-            self.records.flush()
-
-    def close(self):
-        """Closes the file."""
-        with explain_os_error(self.path):
-            self.records.close()
+        """Writes an event. The file is open only here, so that a training may stop anywhere."""
+        event = event_pb2.Event(wall_time=time.time(), **fields).SerializeToString()
+        with explain_os_error(self.path), self.path.open("ab") as file:
+            RecordWriter(file).write(event)
 
 
 def scalars(values):

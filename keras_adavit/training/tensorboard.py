@@ -44,6 +44,7 @@ class PolicyTensorBoard(keras.callbacks.Callback):
 
     ```python
     board = ka.PolicyTensorBoard("logs/half", validation_images=images, hparams={"seed": 0})
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(images, labels, validation_data=(images, labels), epochs=2, callbacks=[board])
     ```
 
@@ -176,8 +177,6 @@ class PolicyTensorBoard(keras.callbacks.Callback):
         results = dict(zip(RESULTS, (self.logs.get(name), share, self.seconds), strict=True))
         found = {tag: value for tag, value in results.items() if value is not None}
         self.files[""].write(self.step, *summaries.scalars(found), summaries.hparams_end())
-        for file in self.files.values():
-            file.close()
 
     def usage_tags(self, sums=None):
         """Usage by block, by tag, from sums of `UsageByBlock`; by default those of now."""

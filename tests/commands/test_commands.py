@@ -12,7 +12,7 @@ from keras_adavit.commands.main import main
 
 # Without XLA: to compile takes longer than to train for so short.
 TINY = [
-    *("--model.width", "12", "--model.depth", "2", "--model.num-heads", "3", "--batch-size", "8", "--xla", "False"),
+    *("--model.width", "24", "--model.depth", "2", "--model.num-heads", "3", "--batch-size", "8", "--xla", "False"),
 ]
 
 

@@ -188,7 +188,7 @@ def test_data_of_other_classes(folder, capsys, tmp_path):
         (["--images", "a.png", "--milliseconds", "0.5"], "`--milliseconds` needs a data set"),
         (
             ["--data", "data", "--macs", "0.5", "--milliseconds", "2"],
-            "`--milliseconds` prints .* without `--macs`. Received: both",
+            "at several budgets, without `--macs`. Received: both",
         ),
         (["--data", "data", "--milliseconds", "2", "--policy", "open"], "`--milliseconds` prints the learned policy"),
         (
@@ -225,4 +225,4 @@ def test_a_model_that_does_not_know_its_preprocessing(model, capsys):
     model.save("model.keras")
     code, out, err = run(capsys, "--images", "a.png")
     assert (code, out) == (2, "")
-    assert "train it anew, or give a data set with `--data`" in err
+    assert "train it anew, give a data set with `--data`" in err

@@ -23,7 +23,7 @@ VALUES = ["nan", "inf", "-inf", "0", "-1", "1", "0.5", "1.5", str(2**31), str(2*
 VALUES += ["../../x", "\udcff", "x" * 300, "float64", ".", "missing", "true", "1 2", "é\n", "9" * 5000]
 GATES = ka.GateConfig(first_gated_block=0)
 SHARE = 40  # cases of each command where not all are run
-TINY = ["--model.width", "12", "--model.depth", "2", "--model.num-heads", "3", "--xla", "False", "--smoke"]
+TINY = ["--model.width", "24", "--model.depth", "2", "--model.num-heads", "3", "--xla", "False", "--smoke"]
 TINY += ["--data.repeats", "1", "--data.validation-draws", "1"]
 
 
