@@ -1,6 +1,8 @@
-"""The exported models in their own runtimes, dense and packed in turns; this process never imports keras_adavit.
+"""The exported models in their own runtimes, dense and packed, in float32 and int8, in turns.
 
-python benchmarks/inference.py --export exported && python benchmarks/exported.py exported
+This process never imports keras_adavit.
+
+    python benchmarks/inference.py --export exported && python benchmarks/exported.py exported
 """
 
 import argparse
@@ -11,7 +13,9 @@ import sys
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
-from turns import SMALLEST_TURN, time_in_turns
+from turns import SMALLEST_TURN, processor, time_in_turns
+
+KINDS = ("dense", "packed")
 
 
 def onnx_runtime(path):
@@ -34,6 +38,9 @@ def saved_model(path):
     return run
 
 
+RUNTIMES = (("ONNX Runtime", onnx_runtime, ("", "-int8")), ("SavedModel", saved_model, ("",)))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
@@ -41,26 +48,42 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     data = np.load(f"{arguments.folder}/images.npz")
-    for name, load in (("ONNX Runtime", onnx_runtime), ("SavedModel", saved_model)):
-        models = {kind: load(f"{arguments.folder}/{kind}") for kind in ("dense", "packed")}
+    most = len(data["images"])
+    if max(arguments.batch_size) > most:
+        parser.error(f"`--batch-size` must be at most the {most} images exported. Received: {arguments.batch_size}")
+    print(processor())
+    for name, load, precisions in RUNTIMES:
+        names = [kind + precision for precision in precisions for kind in KINDS]
+        models = {each: load(f"{arguments.folder}/{each}") for each in names}
         for size in arguments.batch_size:
-            if size > len(data["images"]):
-                parser.error(
-                    f"`--batch-size` must be at most the {len(data['images'])} images exported. Received: {size}"
-                )
             images = data["images"][: max(size, SMALLEST_TURN)]
             for shift, which in ((0, "the same images"), (5, "other images")):
                 seconds, macs = time_in_turns(models, images, size, arguments.rounds, shift)
-                dense, packed = (statistics.median(seconds[kind]) for kind in models)
-                share, count = np.mean(macs["packed"]) / data["dense_macs"], len(images)
-                print(
-                    f"{name}, batch {size}, {which} every turn: MACs {share:.3f}, time {packed / dense:.3f}, "
-                    f"realised {share * dense / packed:.2f}, "
-                    f"images/s dense {count / dense:.1f}, packed {count / packed:.1f}",
-                    flush=True,
-                )
+                print(f"{name}, batch {size}, {which} every turn:")
+                for precision in precisions:
+                    dense, packed = (statistics.median(seconds[kind + precision]) for kind in KINDS)
+                    share, count = np.mean(macs[f"packed{precision}"]) / data["dense_macs"], len(images)
+                    print(
+                        f"  {precision.strip('-') or 'float32'}: MACs {share:.3f}, time {packed / dense:.3f}, "
+                        f"realised {share * dense / packed:.2f}, "
+                        f"images/s dense {count / dense:.1f}, packed {count / packed:.1f}",
+                        flush=True,
+                    )
+        if "-int8" in precisions:
+            for kind in KINDS:
+                print(f"{name}, int8 against float32, {kind}: {agreement(models, kind, data['images'])}")
     if "keras_adavit" in sys.modules:
         raise SystemExit("error: this process must not import the package that exported")
+
+
+def agreement(models, kind, images):
+    """How many images get the same class and the same decisions in int8, in words."""
+    parts = [images[start : start + SMALLEST_TURN] for start in range(0, len(images), SMALLEST_TURN)]
+    found = [[models[kind + precision](part) for part in parts] for precision in ("", "-int8")]
+    one, other = ({key: np.concatenate([part[key] for part in each]) for key in each[0]} for each in found)
+    top1 = (one["logits"].argmax(1) == other["logits"].argmax(1)).mean()
+    keeps = np.mean([(one[key] == other[key]).mean() for key in ("token_keep", "head_keep", "block_keep")])
+    return f"top-1 the same on {top1:.1%} of {len(images)} images, {keeps:.2%} of the decisions"
 
 
 if __name__ == "__main__":

@@ -12,9 +12,11 @@ PHOTOS = ((2, 37, 61), (1, 90, 50))  # pixels: images, height, width
 TOLERANCE = 1e-3  # of float32, over the norm of the logits; runtimes order sums differently
 LOW_TOLERANCE = 0.1  # of lower precisions
 SAME = 0.5  # share of images of which every decision must be the same: one near its threshold may turn
+# Of int8, which rounds activations: share of decisions that are the same, and difference over the norm of the logits.
+INT8_SAME, INT8_TOLERANCE = 0.9, 0.5
 
 
-def check_written(model, path, format, preprocessing):
+def check_written(model, path, format, preprocessing, quantize=None):
     """Raises `RuntimeError` unless the file gives what the model gives, of images and of photos if it takes them."""
     read = {"saved_model": read_saved_model, "onnx": read_onnx}[format]
     functions = read(path)
@@ -35,8 +37,12 @@ def check_written(model, path, format, preprocessing):
         compare("pixels", pixels, images)
         if "encoded" in functions:
             compare("encoded", [encode(each) for each in pixels], images)
-    tolerance = TOLERANCE if model.compute_dtype == "float32" else LOW_TOLERANCE
-    check_same(*(join(parts) for parts in (expected, found)), tolerance)
+    expected, found = join(expected), join(found)
+    if quantize is not None:
+        check_near(expected, found)
+        return
+    tolerance = TOLERANCE if model.backbone.compute_dtype == "float32" else LOW_TOLERANCE
+    check_same(expected, found, tolerance)
 
 
 def check_same(expected, found, tolerance):
@@ -48,6 +54,17 @@ def check_same(expected, found, tolerance):
         raise RuntimeError(
             f"What was exported does not compute what the model does: of {len(same)} images {same.sum()} got the same "
             f"decisions, and their logits differ by up to {np.abs(difference).max(initial=0):.2g}"
+        )
+
+
+def check_near(expected, found):
+    """Raises `RuntimeError` unless outputs are those of a model that was rounded, two dicts of arrays."""
+    same = np.mean([(expected[key] == found[key]).mean() for key in POLICY_KEYS])
+    difference = np.linalg.norm(found["logits"] - expected["logits"]) / np.linalg.norm(expected["logits"])
+    if same < INT8_SAME or not difference <= INT8_TOLERANCE:
+        raise RuntimeError(
+            f"What was quantised is too far from the model: {same:.1%} of the decisions are the same, and the logits "
+            f"differ by {difference:.2g} of their norm"
         )
 
 
