@@ -23,6 +23,7 @@ How it is counted
 from keras import ops
 
 NORM_MACS = 5  # an element
+LEAST_CONV_WIDTH = 16  # channels
 
 
 def attention_macs(tokens, heads, *, width, num_heads, partial_heads=False):
@@ -121,10 +122,39 @@ def tokens_to_token_macs(image_size, channels, width, *, token_width, performer)
     return total + (image_size // 16) ** 2 * inputs * width
 
 
+def conv_stem_widths(patch_size, width):
+    """Channels of each 3×3 convolution of the convolutional stem: they double up to `width`, and are 16 or more.
+
+    Args:
+        patch_size: A power of two from 2.
+        width: Width D of a token, 16 or more.
+
+    Returns:
+        A list of log2(patch_size) ints.
+    """
+    count = patch_size.bit_length() - 1
+    return [max(LEAST_CONV_WIDTH, width // 2 ** (count - number)) for number in range(1, count + 1)]
+
+
+def conv_stem_macs(image_size, patch_size, channels, width):
+    """MACs of the convolutional stem: 3×3 convolutions of stride 2, each with a normalisation, and a 1×1 convolution.
+
+    Padding is counted as pixels are.
+    """
+    total, side = 0, image_size
+    for outputs in conv_stem_widths(patch_size, width):
+        side //= 2
+        total += side**2 * outputs * (9 * channels + NORM_MACS)
+        channels = outputs
+    return total + side**2 * channels * width
+
+
 def stem_macs(stem, *, image_size, patch_size, channels, width, token_width):
     """MACs of a stem of one of the kinds of `AdaViTBackbone`."""
     if stem == "patch":
         return patch_embedding_macs(image_size, patch_size, channels, width)
+    if stem == "conv":
+        return conv_stem_macs(image_size, patch_size, channels, width)
     performer = stem == "t2t_performer"
     return tokens_to_token_macs(image_size, channels, width, token_width=token_width, performer=performer)
 

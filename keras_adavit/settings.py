@@ -122,7 +122,8 @@ def describe(error, cls, given):
     reason = first.get("ctx", {}).get("error")
     if isinstance(reason, InputError):  # raised by a class that checks how its fields go together
         return str(reason)
-    name = str(first["loc"][0]) if first["loc"] else cls.__name__
+    name = first["loc"][0] if first["loc"] else cls.__name__
+    name = dataclasses.fields(cls)[name].name if isinstance(name, int) else str(name)  # a number: given by position
     hints = typing.get_type_hints(cls, include_extras=True)
     if name not in hints:
         return f"`{cls.__name__}` must be given its own fields, {', '.join(hints)}. Received: `{name}`"

@@ -20,6 +20,7 @@ from keras_adavit.experiments import (
     BudgetLoss,
     DenseTraining,
     DistillationLoss,
+    GateConfig,
     ImageFolder,
     Model,
     Recipe,
@@ -30,7 +31,9 @@ recipe = Recipe(
     name="finetune",
     data=ImageFolder(image_size=224, validation_share=0.1, augment=Augment(crop_scale=(0.35, 1.0))),
     model=Model(preset="ada_deit_small_patch16_224", weights="imagenet"),
-    budget=BudgetLoss(macs_target=0.6),
+    # See image_folder.py for the choice of gates.
+    gates=GateConfig(heads=None, blocks=False, temperature=1.0, token_threshold=0.5),
+    budget=BudgetLoss(macs_target=0.6, noise_free=True),
     classifier=Training(epochs=2, learning_rate=1e-3, weight_decay=0.0),
     dense=DenseTraining(epochs=8, learning_rate=1e-4, layer_decay=0.75, drop_path=0.1, label_smoothing=0.1),
     adaptive=AdaptiveTraining(
@@ -39,11 +42,10 @@ recipe = Recipe(
         gate_learning_rate=5e-4,
         layer_decay=0.75,
         warmup=0.05,
-        budget_ramp=0.4,
-        final_temperature=1.0,
+        budget_ramp=0.3,
         label_smoothing=0.1,
         calibrate=True,
     ),
-    distillation=DistillationLoss(temperature=2.0),
+    distillation=DistillationLoss(attention_weight=0.0, temperature=2.0),
     batch_size=64,
 )

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "keras_adavit"
 FLOORS = (
     ("errors", "startup", "macs"),
     ("files", "archives", "settings", "memory"),
-    ("kernels", "gating", "data"),
+    ("kernels", "gating", "data", "visualize"),
     ("layers", "packed", "training"),
     ("weights",),
     ("models",),

@@ -15,7 +15,7 @@ from keras_adavit import experiments as recipe
 from keras_adavit.commands import convert, evaluate, export
 
 CLASSES = {name: getattr(recipe, name) for name in recipe.__all__} | {"OpenPolicy": ka.OpenPolicy}
-CLASSES["Preprocessing"] = ka.Preprocessing
+CLASSES |= {cls.__name__: cls for cls in (ka.Preprocessing, ka.TopKPolicy, ka.MergePolicy)}
 CLASSES |= {module.__name__.rpartition(".")[2]: module.Arguments for module in (convert, evaluate, export)}
 REQUIRED = {
     "Recipe": {"name": "run", "data": recipe.Digits()},
@@ -77,7 +77,10 @@ def test_defaults_are_valid():
         assert cls(**fields) == made
 
 
-@pytest.mark.parametrize("cls", [ka.GateConfig, ka.BudgetLoss, ka.DistillationLoss, ka.Preprocessing])
+ROUND_TRIPS = [ka.GateConfig, ka.BudgetLoss, ka.DistillationLoss, ka.Preprocessing, ka.TopKPolicy, ka.MergePolicy]
+
+
+@pytest.mark.parametrize("cls", ROUND_TRIPS)
 def test_config_round_trip_through_json(cls):
     made = cls()
     assert cls.from_config(json.loads(json.dumps(made.get_config()))) == made
@@ -95,6 +98,11 @@ def test_schedules_are_targets():
 def test_numpy_scalars_are_numbers():
     assert ka.GateConfig(temperature=np.float32(2), first_gated_block=np.int64(0)).temperature == 2.0
     assert recipe.Augment(crop_scale=[0.5, 1]).crop_scale == (0.5, 1.0)
+
+
+def test_fields_given_by_position_are_called_by_name():
+    with pytest.raises(ka.InputError, match=r"`heads` must be a number in \[0, 1\]. Received: heads=2.0"):
+        ka.RandomPolicy(0.5, 2.0)
 
 
 def test_unknown_and_missing_fields():

@@ -2,14 +2,12 @@
 
 import dataclasses
 import json
-from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
-import tyro
 from rich.console import Console
 
 from keras_adavit.commands.arguments import parse
+from keras_adavit.commands.evaluation_arguments import Arguments
 from keras_adavit.data.image_folder import name_bad_images
 from keras_adavit.data.photo_files import find_photos
 from keras_adavit.data.sources import ImageFolder
@@ -17,104 +15,19 @@ from keras_adavit.errors import InputError, printable
 from keras_adavit.evaluation import tables
 from keras_adavit.evaluation.analysis import Breakdown, check_path
 from keras_adavit.evaluation.calibration import calibrate
+from keras_adavit.evaluation.comparison import compare_decisions
 from keras_adavit.evaluation.evaluate import check_data, evaluate
+from keras_adavit.evaluation.pictures import policy_picture
 from keras_adavit.evaluation.predict import FirstOutputs, predict, read_photos
 from keras_adavit.evaluation.timing import measure
-from keras_adavit.evaluation.visualize import save_policy_picture
 from keras_adavit.experiments.recipe_file import load_recipe
 from keras_adavit.files import check_writable, write_text
-from keras_adavit.gating.external import OpenPolicy, RandomPolicy
 from keras_adavit.memory import check_memory
 from keras_adavit.models.saved import load_model
-from keras_adavit.settings import BatchSize, PositiveFloat, PositiveInt, Seed, Share, Words, settings
+from keras_adavit.visualize.figure import save
 
 PICTURED, PHOTOS_PICTURED = 6, 12  # images of a data set, and of `--images`, in a picture
 TIMED = 64  # images of a turn, where a batch is smaller
-Images = Annotated[tuple[Path, ...], Words("paths of image files and folders")]
-Budgets = Annotated[tuple[PositiveFloat, ...], Words("positive numbers")]
-
-
-@settings(kw_only=True)
-class Arguments:
-    """Prints top-1, top-5, loss, MACs and the usage of every block of a model on its validation images.
-
-    With `--images` it says what images without labels are, and what each costs.
-    """
-
-    model: Annotated[Path, tyro.conf.Positional]
-    """The model, a .keras file."""
-    data: Path | None = None
-    """A recipe (.py), or a folder of images with `train` and `val`; the recipe beside the model if not given. A folder
-    of class folders alone is split as the run's was."""
-    images: Images = ()
-    """Instead of a data set, image files and folders of some: prints the most probable classes of each."""
-    picture: Path | None = None
-    """File (.png) to draw in what each block kept, of the first 6 validation images, or 12 of `--images`."""
-    json: Path | None = None
-    """File to write the figures to."""
-    batch_size: BatchSize | None = None
-    """Images in a batch; if not given 128, with `--time` 32."""
-    policy: Literal["learned", "random", "open"] = "learned"
-    """What decides: the model's gates, chance at the usages below, or nothing: everything is used."""
-    token_usage: Share | None = None
-    """With `--policy random`, the share of patches used in gated blocks, in [0, 1]; all if not given."""
-    head_usage: Share | None = None
-    """With `--policy random`, the share of heads used in gated blocks, in [0, 1]; all if not given."""
-    block_usage: Share | None = None
-    """With `--policy random`, the share of sub-layers (attention, MLP) used, in [0, 1]; all if not given."""
-    seed: Seed | None = None
-    """With `--policy random`, the seed of the draw; 0 if not given."""
-    execution: Literal["masked", "packed"] = "masked"
-    """Compute everything and multiply the skipped part away, or only what is kept; the figures are the same."""
-    macs: Budgets = ()
-    """Budgets, up to 1 as shares of the dense model's MACs, such as 0.3 0.5 0.7: for each, shifts the gates' thresholds
-    so that it is met on the images, and prints the curve. The model file stays as it is."""
-    calibration_images: PositiveInt = 1024
-    """With `--macs`, how many of the images, at most, the thresholds are fitted to."""
-    time: bool = False
-    """Instead of the figures, images a second: dense, masked and packed, in turns on the same images."""
-    analyze: Path | None = None
-    """File (.npz) to write each image's label, prediction, MACs and policy to; prints MACs by class too."""
-
-    def __post_init__(self):
-        for name in ("token_usage", "head_usage", "block_usage", "seed"):
-            if getattr(self, name) is not None and self.policy != "random":
-                option = name.replace("_", "-")
-                raise InputError(f"`--{option}` needs `--policy random`. Received: --policy {self.policy}")
-        if self.policy == "random" and self.token_usage is self.head_usage is self.block_usage is None:
-            raise InputError(
-                "`--policy random` needs one of `--token-usage`, `--head-usage` and `--block-usage`. Received: none"
-            )
-        if self.images:
-            for name in ("data", "macs", "analyze"):
-                if getattr(self, name):
-                    raise InputError(f"`--{name}` needs a data set, `--images` is none. Received: both")
-        if self.macs and self.picture is not None:
-            raise InputError("`--picture` needs one budget, that of the model, without `--macs`. Received: both")
-        if self.macs and (self.policy != "learned" or self.analyze is not None):
-            raise InputError(
-                "`--macs` needs the learned policy, without `--analyze`. Received: --macs with one of them"
-            )
-        if self.time:
-            defaults = {"policy": "learned", "execution": "masked", "macs": (), "analyze": None, "picture": None}
-            for name, default in defaults.items():
-                if getattr(self, name) != default:
-                    raise InputError(
-                        f"`--time` measures the learned policy, masked and packed, without `--{name}`. Received: both"
-                    )
-
-    @property
-    def images_in_batch(self):
-        """Images in a batch."""
-        return self.batch_size or (32 if self.time else 128)
-
-    def make_policy(self):
-        """The policy object that the arguments speak of; `None` lets the gates decide."""
-        if self.policy == "random":
-            usages = {"tokens": self.token_usage, "heads": self.head_usage, "sublayers": self.block_usage}
-            given = {name: usage for name, usage in usages.items() if usage is not None}
-            return RandomPolicy(**given, seed=self.seed or 0)
-        return OpenPolicy() if self.policy == "open" else None
 
 
 def main(arguments):
@@ -155,7 +68,11 @@ def on_data(model, arguments, console):
         if arguments.time:
             some = splits.validation.unbatch().take(max(TIMED, arguments.images_in_batch))
             return show_time(model, np.stack([image for image, _ in some.as_numpy_iterator()]), arguments, console)
-        return (show_budgets if arguments.macs else show_evaluation)(model, splits, arguments, console)
+        if arguments.compare:
+            show = show_comparison
+        else:
+            show = show_budgets if arguments.macs or arguments.milliseconds else show_evaluation
+        return show(model, splits, arguments, console)
 
 
 def show_evaluation(model, splits, arguments, console):
@@ -180,15 +97,32 @@ def show_evaluation(model, splits, arguments, console):
 
 
 def show_budgets(model, splits, arguments, console):
-    """Prints an `Evaluation` for each budget of `--macs`, smallest first."""
+    """Prints an `Evaluation` for each budget of `--macs` or `--milliseconds`, smallest first; and the times reached."""
+    name = "macs" if arguments.macs else "milliseconds"
     images = min(arguments.calibration_images, splits.validation_examples)
     some = splits.validation.unbatch().take(images).batch(min(arguments.images_in_batch, images)).cache()
-    found = {}
-    for macs in sorted(set(arguments.macs)):
-        calibrate(model, some, macs)
-        found[macs] = evaluate(model, splits.validation)
-    tables.print_curve(found, console)
-    return {str(macs): dataclasses.asdict(each) for macs, each in found.items()}
+    found, reached = {}, {}
+    for budget in sorted(set(getattr(arguments, name))):
+        reached[budget] = calibrate(model, some, **{name: budget}, batch_size=arguments.images_in_batch)
+        found[budget] = evaluate(model, splits.validation)
+    times = reached if name == "milliseconds" else None
+    tables.print_curve(found, console, times)
+    more = {budget: {name: time} for budget, time in (times or {}).items()}
+    return {str(budget): dataclasses.asdict(each) | more.get(budget, {}) for budget, each in found.items()}
+
+
+def show_comparison(model, splits, arguments, console):
+    """Prints accuracy under the gates' decisions, and under others that use as much."""
+    path = arguments.dense_model
+    if path is None:
+        beside = arguments.model.parent.parent / "dense" / "last.keras"
+        path = beside if beside.is_file() else None
+    dense = None if path is None else load_model(path)
+    if dense is not None:
+        check_data(dense, splits, model.backbone.image_shape)
+    found = compare_decisions(model, splits.validation, dense)
+    tables.print_decisions(found, console)
+    return dataclasses.asdict(found)
 
 
 def show_time(model, images, arguments, console):
@@ -203,8 +137,8 @@ def show_time(model, images, arguments, console):
 
 def draw(path, model, images, labels, class_names, preprocessing, outputs):
     """Draws what each block kept of images, which `outputs` are of."""
-    looks, outputs = (preprocessing.mean, preprocessing.std), outputs.arrays()
-    save_policy_picture(model, images, labels, path, class_names, *looks, len(images), outputs)
+    looks = preprocessing.mean, preprocessing.std
+    save(policy_picture(model, images, labels, class_names, *looks, outputs.arrays()), path)
 
 
 def check_outputs(arguments):

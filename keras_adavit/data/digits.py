@@ -92,10 +92,12 @@ class Digits:
                 )
             )
             validation = tf.data.Dataset.from_tensor_slices((images.numpy(), held_out_labels[index]))
+        train = drawn_anew(train_epoch, epoch // batch_size, seed)
         return Splits(
-            train=drawn_anew(train_epoch, epoch // batch_size, seed),
+            train=train,
             train_epoch=train_epoch,
             validation=validation.batch(batch_size).prefetch(tf.data.AUTOTUNE),
+            calibration=train,
             class_names=tuple("0123456789"),
             train_examples=len(digits),
             validation_examples=len(index),

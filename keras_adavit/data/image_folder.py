@@ -88,6 +88,7 @@ class ImageFolder(Photos):
             train=drawn_anew(train_epoch, len(train_files) // batch_size, seed),
             train_epoch=train_epoch,
             validation=self.validation_batches(held_out, batch_size),
+            calibration=self.validation_batches(shuffled([seed, 1]), batch_size),
             class_names=tuple(map(printable, train)),
             train_examples=len(train_files),
             validation_examples=len(files),

@@ -30,6 +30,8 @@ class Splits:
             for one number always the same ones, but for TensorFlow Datasets. See `from_epoch`.
         validation: Batches of the same form, `labels` always int32 `(B,)`: every image exactly once, in a
             fixed order, the last batch as short as it comes.
+        calibration: Training images in an order of their own, each once at most, prepared as those of `validation`:
+            what thresholds are fitted to.
         class_names: The name of each label, K of them.
         train_examples: Images in the training split. An epoch of `train` may repeat them, or leave the odd
             ones of a last batch out.
@@ -45,6 +47,7 @@ class Splits:
     train: tf.data.Dataset
     train_epoch: Callable[[tf.Tensor], tf.data.Dataset]
     validation: tf.data.Dataset
+    calibration: tf.data.Dataset
     class_names: tuple[str, ...]
     train_examples: int
     validation_examples: int

@@ -53,6 +53,7 @@ class Tfds(Photos):
             train=drawn_anew(train_epoch, train_examples // batch_size, seed),
             train_epoch=train_epoch,
             validation=self.validation_batches(_read(builder, self.validation_split), batch_size),
+            calibration=self.validation_batches(encoded, batch_size),
             class_names=tuple(label.names),
             train_examples=train_examples,
             validation_examples=validation_examples,

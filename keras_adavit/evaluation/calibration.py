@@ -1,4 +1,4 @@
-"""Thresholds for a MAC target, after training and without it: one checkpoint serves many budgets."""
+"""Thresholds for a target of MACs or of time, after training and without it: one checkpoint serves many budgets."""
 
 import warnings
 
@@ -6,18 +6,20 @@ import numpy as np
 from keras import ops
 
 from keras_adavit.errors import InputError
+from keras_adavit.evaluation.thresholds import GATE_KINDS, Target, Thresholds, bisect, find_reach, gates_of, nearest
+from keras_adavit.evaluation.timing import copy, time_in_turns
 from keras_adavit.models.classifier import AdaViTClassifier
 from keras_adavit.models.input_data import check_images, iterate
-from keras_adavit.models.validation import check_positive, refuse
+from keras_adavit.models.validation import check_integer, check_positive, describe, refuse
 
-GATE_KINDS = ("tokens", "heads", "blocks")
-TOLERANCE = 0.01  # of the target
-FAR = 20.0  # a shift of the logits that closes, or opens, every gate
-STEPS = 40
+MACS_TOLERANCE, TIME_TOLERANCE = 0.01, 0.05  # of the target
+MACS_STEPS, TIME_STEPS = 40, 14
+TIMED, TURNS = 64, 7  # images of a turn, where a batch is smaller; turns of which a time is the median
+SEARCHES = 3  # for a time that a second look does not confirm
 
 
-def calibrate(model, dataset, macs, gates=GATE_KINDS):
-    """Shifts the gates' thresholds so that the mean MACs over a data set hit a target.
+def calibrate(model, dataset, macs=None, gates=None, milliseconds=None, batch_size=32):
+    """Shifts the gates' thresholds so that the mean cost over a data set, MACs or time, hits a target.
 
     All thresholds move by the same amount on the scale of the gates' logits, found by bisection: a higher one closes
     gates, and so a smaller target gives fewer MACs. They are weights of the model, so that they are saved and exported
@@ -27,95 +29,113 @@ def calibrate(model, dataset, macs, gates=GATE_KINDS):
     share = ka.calibrate(model, images, macs=0.6)
     ```
 
+    With `milliseconds` the target is the time per image of the packed model on this machine, whatever the model's own
+    `execution` is: a copy of it, warmed up, predicts the first images in whole batches, 64 of them, or one batch where
+    that is more; the time is the median of 7 such turns. A shift that the bisection finds is measured once more, and
+    looked for up to three times until that confirms it. It takes as long as 6,000 images do on most machines, some 10
+    seconds at 1.5 ms an image, at most three times that, and compiling. Nothing else should keep the machine busy.
+
     Args:
         model: An `AdaViTClassifier` with gates; its thresholds are changed.
         dataset: Images, as the model is to see them later: a float array (N, S, S, C), or something that can be
-            iterated more than once, of batches (B, S, S, C) or of pairs of these and labels, which are not read. It is
-            evaluated some 10 to 20 times; a few hundred images are enough for a target within 1 %.
+            iterated more than once, of batches (B, S, S, C) or of pairs of these and labels, which are not read. For
+            `macs` it is evaluated some 10 to 20 times, and a few hundred images are enough for a target within 1 %; for
+            `milliseconds`, only the first images are read, which should be a fair sample.
         macs: The target: up to 1 a share of the dense model's MACs, above 1 an absolute number.
-        gates: Which gates shift: some of `"tokens"`, `"heads"` and `"blocks"`, or a single name.
+        gates: Which gates shift: some of `"tokens"`, `"heads"` and `"blocks"`, or a single name; all that the model
+            has if not given.
+        milliseconds: Instead of `macs`, the target as milliseconds an image.
+        batch_size: Images in a batch: of what is timed, all images if they are fewer, and of arrays.
 
     Returns:
-        The mean MACs over the data set that were reached, as a share of the dense model's: a float. If the nearest
-        shift is more than 1 % of the target away, because gates of many images switch at once, there is a warning.
+        What was reached, a float: with `macs` the mean MACs over the data set, as a share of the dense model's; with
+        `milliseconds` the time an image. There is a warning if it is more than 1 % of the target away, of a time 5 %:
+        because gates of many images switch at once, or because the machine was busy.
 
     Raises:
-        InputError: If an argument is something else, the model has no such gates, or the target is out of their reach.
-            The thresholds are then as they were.
+        InputError: If an argument is something else, not exactly one of `macs` and `milliseconds` is given, the model
+            has no such gates, or the target is out of their reach. The thresholds are then as they were.
     """
     if not isinstance(model, AdaViTClassifier):
         refuse("model", "an `AdaViTClassifier`", model)
     names = (gates,) if isinstance(gates, str) else gates
+    if gates is None:
+        names = [name for name in GATE_KINDS if any(gates_of(model, name))] or GATE_KINDS
     if not isinstance(names, (tuple, list)) or not names or not all(name in GATE_KINDS for name in names):
         refuse("gates", f"some of {GATE_KINDS}", gates)
-    macs = check_positive("macs", macs)
-    target = macs / model.dense_macs if macs > 1 else macs
-    thresholds = find_thresholds(model, names)
-    before = [float(ops.convert_to_numpy(threshold)) for threshold in thresholds]
-
-    def shift_by(shift):
-        for threshold, start in zip(thresholds, before, strict=True):
-            threshold.assign(1 / (1 + np.exp(-(logit(start) + shift))))
-
-    def share_at(shift):
-        shift_by(shift)
-        return mean_macs(model, dataset) / model.dense_macs
-
+    if (macs is None) == (milliseconds is None):
+        raise InputError(
+            "One of `macs` and `milliseconds` must be given. "
+            f"Received: macs={describe(macs)}, milliseconds={describe(milliseconds)}"
+        )
+    batch_size = check_integer("batch_size", batch_size)
+    thresholds = Thresholds(model, names)
     try:
-        shift, share = bisect(share_at, target)
+        if milliseconds is None:
+            target = macs_target(model, macs)
+            shift, reached = meet_macs(model, dataset, thresholds, target, batch_size)
+        else:
+            target = Target(
+                "milliseconds", check_positive("milliseconds", milliseconds), "milliseconds an image", TIME_TOLERANCE
+            )
+            shift, reached = meet_time(model, dataset, names, target, batch_size)
+        thresholds.shift(shift)
     except BaseException:
-        for threshold, start in zip(thresholds, before, strict=True):
-            threshold.assign(start)
+        thresholds.restore()
         raise
-    shift_by(shift)
-    if abs(share - target) > TOLERANCE * target:
+    if not target.is_met_by(reached):
+        why = "there the gates of many images switch at once" + (", or the machine is busy" if milliseconds else "")
         warnings.warn(
-            f"The nearest to {target:.4f} of the dense model's MACs is {share:.4f}: there the gates of many images "
-            "switch at once.",
+            f"The nearest to {target.value:.4f} {target.unit} is {reached:.4f}, more than {target.tolerance:.0%} away: "
+            f"{why}.",
             stacklevel=2,
         )
-    return share
+    return reached
 
 
-def bisect(share_at, target):
-    """The shift whose share of MACs is nearest to the target, and that share.
+def macs_target(model, macs):
+    """The `Target` of an argument `macs`: a share of the dense model's."""
+    macs = check_positive("macs", macs)
+    share = macs / model.dense_macs if macs > 1 else macs
+    return Target("macs", share, "of the dense model's MACs", MACS_TOLERANCE)
 
-    Raises:
-        InputError: If the target lies outside what any shift gives.
-    """
-    low, high = -FAR, FAR
-    most, least = share_at(low), share_at(high)
-    if not least * (1 - TOLERANCE) <= target <= most * (1 + TOLERANCE):
-        raise InputError(
-            f"`macs` must be within the reach of these gates, {least:.4f} to {most:.4f} of the dense model's MACs. "
-            f"Received: {target:.4f}"
-        )
-    tried = {low: most, high: least}
+
+def meet_macs(model, dataset, thresholds, target, batch_size):
+    """The shift whose share of MACs is nearest to the target, and that share."""
+
+    def share_at(shift):
+        thresholds.shift(shift)
+        return mean_macs(model, dataset, batch_size) / model.dense_macs
+
     # A tenth of the tolerance, so that two targets that differ by it are told apart.
-    while len(tried) < STEPS and min(abs(share - target) for share in tried.values()) > TOLERANCE / 10 * target:
-        middle = (low + high) / 2
-        tried[middle] = share_at(middle)
-        low, high = (middle, high) if tried[middle] > target else (low, middle)
-    shift = min(tried, key=lambda shift: abs(tried[shift] - target))
-    return shift, tried[shift]
+    return bisect(share_at, target, find_reach(share_at, target), target.tolerance / 10, MACS_STEPS)
 
 
-def find_thresholds(model, names):
-    """The threshold variables of gates of these kinds; raises `InputError` if there is none of a kind."""
-    kinds = {"tokens": "token_gate", "heads": "head_gate", "blocks": "block_gate"}
-    thresholds = []
-    for name in names:
-        gates = [getattr(block, kinds[name]) for block in model.backbone.blocks]
-        if not any(gates):
-            raise InputError(f"`gates` must be such as the model has. Received: {name!r}, of which it has none")
-        thresholds += [gate.threshold for gate in gates if gate]
-    return thresholds
+def meet_time(model, dataset, names, target, batch_size):
+    """The shift whose time is nearest to the target, and that time, measured apart from the search."""
+    timed = timed_batches(model, dataset, batch_size)
+    twin = copy(model, model.backbone.gates)
+    twin.execution = "packed"
+    thresholds = Thresholds(twin, names)
+
+    def time_at(shift):
+        thresholds.shift(shift)
+        return measure_milliseconds(twin, timed)
+
+    reach = find_reach(time_at, target)
+    confirmed = {}
+    for _ in range(SEARCHES):
+        shift, _ = bisect(time_at, target, reach, target.tolerance / 2, TIME_STEPS)
+        confirmed[shift] = time_at(shift)  # of many noisy times the nearest looks nearer than it is
+        if target.is_met_by(confirmed[shift]):
+            return shift, confirmed[shift]
+    return nearest(confirmed, target)
 
 
-def mean_macs(model, dataset):
+def mean_macs(model, dataset, batch_size):
     """Mean MACs of a model over images, see `calibrate`."""
     total, count = 0.0, 0
-    for images in batches(model, dataset):
+    for images in batches(model, dataset, batch_size):
         macs = model.predict_on_batch(images)["macs"]
         total, count = total + float(np.sum(macs, dtype="float64")), count + len(macs)
     if not count:
@@ -123,8 +143,29 @@ def mean_macs(model, dataset):
     return total / count
 
 
-def batches(model, dataset, size=32):
-    """Yields batches of images."""
+def measure_milliseconds(model, timed):
+    """Milliseconds an image of a compiled model, the median of turns over batches of one size, after a turn more."""
+    turn = {"model": lambda: [model.predict_on_batch(batch) for batch in timed]}
+    return 1000 * time_in_turns(turn, TURNS)["model"] / sum(map(len, timed))
+
+
+def timed_batches(model, dataset, batch_size):
+    """The first images in batches of one size, see `calibrate`: a list."""
+    wanted, found = max(TIMED, batch_size), []
+    for images in batches(model, dataset, batch_size):
+        found.append(images)
+        if sum(map(len, found)) >= wanted:
+            break
+    if not found:
+        raise InputError("`dataset` must have images. Received: none")
+    images = np.concatenate(found)[:wanted]
+    batch_size = min(batch_size, len(images))
+    count = len(images) // batch_size
+    return np.split(images[: count * batch_size], count)
+
+
+def batches(model, dataset, size):
+    """Yields batches of images, an array's of a size."""
     shape = model.backbone.image_shape
     parts = dataset
     if hasattr(dataset, "shape"):
@@ -135,9 +176,3 @@ def batches(model, dataset, size=32):
         check_images("dataset", images, shape)
         if len(images):
             yield ops.convert_to_numpy(images)  # those of tf.data, too, on JAX
-
-
-def logit(probability):
-    """The logit of a probability; beyond ±20, where float32 knows only 0 and 1, ±20."""
-    probability = min(max(probability, 1e-9), 1 - 1e-9)
-    return float(np.log(probability / (1 - probability)))

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_adavit.errors import InputError
 from keras_adavit.gating.external import check_policy
+from keras_adavit.gating.reduction import TokenReduction
 from keras_adavit.models.classifier import AdaViTClassifier
 from keras_adavit.models.input_data import check_images, check_labels, iterate
 from keras_adavit.models.validation import describe, refuse
@@ -55,7 +56,8 @@ def evaluate(model, dataset, policy=None, observe=None):
     Args:
         model: An `AdaViTClassifier`.
         dataset: Iterable of batches, `images` float32 (B, S, S, C), `labels` integers (B,).
-        policy: A `RandomPolicy`, drawn anew for each batch, or an `OpenPolicy`; by default the gates decide.
+        policy: A `RandomPolicy`, drawn anew for each batch, an `OpenPolicy`, a `TopKPolicy` or a `MergePolicy`; by
+            default the gates decide.
         observe: Function that is also given each batch's labels and outputs, as arrays.
 
     Returns:
@@ -63,7 +65,7 @@ def evaluate(model, dataset, policy=None, observe=None):
 
     Raises:
         InputError: If an argument is something else, there is no image, a label is not in [0, K), or the policy does
-            not fit the model's gates.
+            not fit the model.
     """
     if not isinstance(model, AdaViTClassifier):
         refuse("model", "an `AdaViTClassifier`", model)
@@ -80,7 +82,8 @@ def evaluate(model, dataset, policy=None, observe=None):
         raise InputError("`dataset` must have at least one image. Received: none")
     total = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
     mean = {name: values.mean(axis=0) for name, values in total.items()}
-    blank, kept, gated = total["blank"], total["patch_keep"], model.backbone.gates is not None
+    blank, kept = total["blank"], total["patch_keep"]
+    gated = model.backbone.gates is not None or policy is not None
     return Evaluation(
         images=len(total["loss"]),
         top1=float(mean["top1"]),
@@ -122,19 +125,24 @@ def predictor(model, policy):
     """A compiled function from a batch of images and its number to the model's outputs, a dict of arrays."""
     if policy is None:
         return lambda images, number: model.predict_on_batch(images)
-    check_policy(policy, model.backbone.gates)
+    check_policy(policy, model.backbone)
     if isinstance(policy, dict):
-        refuse("policy", "a `RandomPolicy`, an `OpenPolicy` or None", policy)
+        refuse("policy", "a `RandomPolicy`, an `OpenPolicy`, a `TopKPolicy`, a `MergePolicy` or None", policy)
+    if isinstance(policy, TokenReduction):
+        images = keras.Input(model.backbone.image_shape, name="images")
+        reduced = keras.Model(images, model(images, policy=policy))
+        return lambda images, number: reduced.predict_on_batch(images)
+    decide = with_keeps(model)
+    return lambda images, number: decide(images, policy(model.backbone.policy_shapes(len(images)), number))
+
+
+def with_keeps(model):
+    """A compiled function from a batch of images and its decisions to the model's outputs, a dict of arrays."""
     shapes = model.backbone.policy_shapes(None)
     given = {key: keras.Input(shape[1:], name=key) for key, shape in shapes.items()}
     images = keras.Input(model.backbone.image_shape, name="images")
     with_policy = keras.Model({"images": images, **given}, model(images, policy=given))
-
-    def run(images, number):
-        keeps = policy(model.backbone.policy_shapes(len(images)), number)
-        return with_policy.predict_on_batch({"images": images, **keeps})
-
-    return run
+    return lambda images, keeps: with_policy.predict_on_batch({"images": images, **keeps})
 
 
 def summarize(model, images, labels, outputs):

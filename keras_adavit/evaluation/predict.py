@@ -37,14 +37,14 @@ def predict(model, batches, policy=None, observe=None):
     Args:
         model: An `AdaViTClassifier`.
         batches: Iterable of float arrays (B, S, S, C), as the model was trained on.
-        policy: A `RandomPolicy`, drawn anew for each batch, or an `OpenPolicy`; by default the gates decide.
+        policy: As of `evaluate`.
         observe: Function that is also given `None`, as there are no labels, and each batch's outputs, as arrays.
 
     Returns:
         A list of `Prediction`, one for each image.
 
     Raises:
-        InputError: If the policy does not fit the model's gates.
+        InputError: If the policy does not fit the model.
     """
     run = predictor(model, policy)
     found = []

@@ -55,17 +55,42 @@ def print_timing(timing, console):
     console.print(table)
 
 
-def print_curve(evaluations, console):
-    """Prints what a model does at several budgets: a dict from each to its `Evaluation`."""
+def print_curve(evaluations, console, milliseconds=None):
+    """Prints what a model does at several budgets.
+
+    Args:
+        evaluations: Dict from each budget to its `Evaluation`.
+        console: A `rich` console.
+        milliseconds: Dict from each budget to the time an image that was reached, for budgets of time.
+    """
     table = Table(title="One model at several budgets")
     titles = ("budget", "MACs, share of dense", "top-1", "loss", "tokens", "heads", "attention", "MLP")
-    for title in titles:
+    for title in titles if milliseconds is None else ("budget", "ms an image", *titles[1:]):
         table.add_column(title, justify="right")
     for budget, found in evaluations.items():
+        reached = [] if milliseconds is None else [f"{milliseconds[budget]:.3g}"]
         usages = (found.token_usage, found.head_usage, found.attention_usage, found.mlp_usage)
         figures = f"{found.macs_share:.3f}", f"{found.top1:.2%}", f"{found.loss:.4f}"
-        table.add_row(f"{budget:g}", *figures, *(mean(usage) for usage in usages))
+        table.add_row(f"{budget:g}", *reached, *figures, *(mean(usage) for usage in usages))
     console.print(table)
+
+
+def print_decisions(comparison, console):
+    """Prints a `Comparison`."""
+    table = Table(title=f"Who decides: {comparison.images} images")
+    for title in ("decisions", "top-1", "MACs, share of dense"):
+        table.add_column(title, justify="right" if title != "decisions" else "left")
+    table.add_row("its own", f"{comparison.own:.2%}", f"{comparison.own_share:.3f}")
+    table.add_row("the same for all images", f"{comparison.constant:.2%}", f"{comparison.constant_share:.3f}")
+    table.add_row("another image's", f"{comparison.swapped:.2%}", f"{comparison.own_share:.3f}")
+    console.print(table)
+    console.print(f"MACs, deviation over mean: {comparison.deviation:.3f}", highlight=False)
+    if comparison.rank_correlation is not None:
+        console.print(
+            f"Rank correlation of MACs and the dense model's loss: {comparison.rank_correlation:+.2f}"
+            " (positive: hard images cost more)",
+            highlight=False,
+        )
 
 
 def print_evaluation(evaluation, console):

@@ -38,6 +38,7 @@ DEFAULT_SIZES = {
     "num_heads": 6,
     "mlp_ratio": 4.0,
     "positions": "learned",
+    "stem": "patch",
 }
 
 
@@ -63,6 +64,8 @@ class Model:
     """Hidden width of the MLPs over `width`. 4 without a preset."""
     positions: Literal["learned", "sinusoid"] | None = None
     """Position embeddings. Learned without a preset."""
+    stem: Literal["patch", "conv"] | None = None
+    """One linear layer of every patch, or a few convolutions, which learn faster; patch without a preset."""
 
     def __post_init__(self):
         given = [name for name in DEFAULT_SIZES if getattr(self, name) is not None]

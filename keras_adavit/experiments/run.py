@@ -10,9 +10,10 @@ import numpy as np
 from keras_adavit.data.image_folder import name_bad_images
 from keras_adavit.data.pipeline import check_batch_size, start_tensorflow
 from keras_adavit.errors import InputError
-from keras_adavit.evaluation import tables, visualize
+from keras_adavit.evaluation import tables
 from keras_adavit.evaluation.calibration import calibrate
 from keras_adavit.evaluation.evaluate import check_data, evaluate
+from keras_adavit.evaluation.pictures import policy_picture
 from keras_adavit.evaluation.timing import measure
 from keras_adavit.experiments.build import (
     build_adaptive,
@@ -28,9 +29,11 @@ from keras_adavit.files import write_text
 from keras_adavit.models.saved import load_model
 from keras_adavit.training.callbacks import save_model
 from keras_adavit.training.checkpoint import read_progress, restore
+from keras_adavit.visualize.figure import save
 from keras_adavit.weights.transfer import initialize_from
 
 CALIBRATION_IMAGES = 512
+PICTURED = 6
 STAGES = ("classifier", "dense", "adaptive")
 
 
@@ -155,7 +158,7 @@ def close(models, recipe, splits, seconds, folder, console):
     validation = splits.validation.take(1) if recipe.smoke else splits.validation
     if "adaptive" in models and recipe.adaptive.calibrate:
         batches = SMOKE_STEPS if recipe.smoke else -(-CALIBRATION_IMAGES // recipe.batch_size)
-        share = calibrate(models["adaptive"], splits.train.take(batches).cache(), recipe.budget.macs_target)
+        share = calibrate(models["adaptive"], splits.calibration.take(batches).cache(), recipe.budget.macs_target)
         console.print(f"Calibrated on training images to {share:.3f} of the dense model's MACs", highlight=False)
         save_model(models["adaptive"], folder / "adaptive" / "last.keras")
     kept = {name: models[name] for name in ("dense", "adaptive") if name in models}
@@ -168,9 +171,9 @@ def close(models, recipe, splits, seconds, folder, console):
     if "adaptive" in kept:
         timing = measure(kept["adaptive"], images, rounds=3)
         results["timing"] = dataclasses.asdict(timing)
-        visualize.save_policy_picture(
-            kept["adaptive"], images, labels, folder / "policy.png", splits.class_names, splits.mean, splits.std
-        )
+        images, labels = images[:PICTURED], labels[:PICTURED]
+        picture = policy_picture(kept["adaptive"], images, labels, splits.class_names, splits.mean, splits.std)
+        save(picture, folder / "policy.png")
     tables.print_comparison(found, seconds, console, timing)
     tables.print_next_steps(folder, console)
     write_text(folder / RESULTS, json.dumps(results, indent=2) + "\n")

@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import keras
+import numpy as np
 
 from keras_adavit.data.pipeline import from_epoch
 from keras_adavit.errors import InputError
@@ -32,9 +33,11 @@ from keras_adavit.training.checkpoint import (
 )
 from keras_adavit.training.losses import CrossEntropy, accuracy
 from keras_adavit.training.optimizers import GATE_KINDS, adamw, gate_factors, layer_factors
+from keras_adavit.training.tensorboard import PolicyTensorBoard
 from keras_adavit.weights.transfer import initialize_from
 
 SMOKE_STEPS = 5
+PICTURES = 10  # of a validation image, over a training
 
 
 def train(model, name, recipe, splits, folder, console, start=None, seconds=None, teacher=None):
@@ -88,7 +91,13 @@ def train(model, name, recipe, splits, folder, console, start=None, seconds=None
         SaveBest(own / "best.keras", share, first_epoch, rows),
         SaveHistory(own / "history.csv", rows),
         progress,
-        keras.callbacks.TensorBoard(folder / "tensorboard" / name, write_graph=False),
+        PolicyTensorBoard(
+            folder / "tensorboard" / name,
+            validation_images=np.asarray(next(iter(splits.validation))[0]),
+            picture_freq=max(epochs // PICTURES, 1),
+            hparams=hyperparameters(recipe, name),
+            seconds=start.seconds.get(name, 0.0),
+        ),
         saving,
     ]
     # The rest of an epoch that was begun before, then whole ones.
@@ -114,6 +123,15 @@ def train(model, name, recipe, splits, folder, console, start=None, seconds=None
     finished = saving.progress(epoch=epochs, finished=True)
     save_progress(checkpoint, finished, model.variables)
     return finished.seconds
+
+
+def hyperparameters(recipe, name):
+    """What differs between trainings of a kind, for TensorBoard: a dict of bools, numbers and strings."""
+    training = {
+        field: value for field, value in vars(getattr(recipe, name)).items() if not dataclasses.is_dataclass(value)
+    }
+    found = {"training": name, "batch_size": recipe.batch_size, "seed": recipe.seed, **training}
+    return {field: "none" if value is None else value for field, value in found.items()}
 
 
 def compile_model(model, recipe, training, steps, teacher):

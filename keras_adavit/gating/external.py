@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_adavit.errors import InputError
 from keras_adavit.gating.policy import POLICY_KEYS
+from keras_adavit.gating.reduction import TokenReduction
 from keras_adavit.settings import Seed, Share, settings
 
 
@@ -118,17 +119,24 @@ def given_policy(policy, shapes):
     return keeps
 
 
-def check_policy(policy, gates, name="policy"):
+def check_policy(policy, backbone, name="policy"):
     """Raises `InputError` for what is no policy, or skips what a model cannot skip.
 
     Args:
-        policy: A `RandomPolicy`, an `OpenPolicy`, or a dict of some of `token_keep`, `head_keep` and `block_keep`,
-            1 use and 0 skip.
-        gates: The model's `GateConfig`, or `None`.
+        policy: A `RandomPolicy`, an `OpenPolicy`, a `TokenReduction`, which needs no gates, or a dict of some of
+            `token_keep`, `head_keep` and `block_keep`, 1 use and 0 skip.
+        backbone: The model's `AdaViTBackbone`.
         name: What the message calls the policy.
     """
+    gates = backbone.gates
+    if isinstance(policy, TokenReduction):
+        policy.token_counts(backbone.num_tokens, backbone.depth)  # raises, if it does not fit
+        return
     if gates is None:
-        raise InputError(f"`{name}` needs a model with gates, a dense one uses everything. Received: gates=None")
+        raise InputError(
+            f"`{name}` needs a model with gates, unless it is a `TopKPolicy` or a `MergePolicy`: a dense model uses "
+            f"everything. Received: gates=None"
+        )
     if isinstance(policy, RandomPolicy):
         for kind, gated in {"tokens": gates.tokens, "heads": gates.heads, "sublayers": gates.blocks}.items():
             usage = getattr(policy, kind)
@@ -137,8 +145,8 @@ def check_policy(policy, gates, name="policy"):
     elif not isinstance(policy, OpenPolicy) and not is_dict_of_keeps(policy):
         received = sorted(policy) if isinstance(policy, dict) else repr(policy)
         raise InputError(
-            f"`{name}` must be a `RandomPolicy`, an `OpenPolicy` or a dict of keys among {POLICY_KEYS}. "
-            f"Received: {received}"
+            f"`{name}` must be a `RandomPolicy`, an `OpenPolicy`, a `TopKPolicy`, a `MergePolicy` or a dict of keys "
+            f"among {POLICY_KEYS}. Received: {received}"
         )
     if isinstance(policy, dict):
         for key, keep in policy.items():

@@ -5,7 +5,8 @@
 - `gelu(inputs)`: the exact GELU, x·Φ(x).
 - `layer_norm(inputs, gamma, beta, epsilon)`: normalisation over the last axis, computed in float32 at least.
 - `attention(query, key, value, mask=None, scale=None)`: softmax(scale·q·k)·v of tensors (B, H, T, d), the softmax in
-  float32. `mask` is boolean and broadcasts to (B, H, T, T), rows are queries; `scale` is 1/√d by default.
+  float32. `mask` broadcasts to (B, H, T, T), rows are queries; it is boolean, or numbers that are added to the scores.
+  `scale` is 1/√d by default.
 - `gather(table, indices, axis=0)`: what lies in `table` at integer `indices` of any shape along an axis.
 """
 

@@ -42,12 +42,14 @@ def attention(query, key, value, mask=None, scale=None):
         # A fused kernel may ignore a mask that differs between images.
         flash = None if mask is None else False
         by_token = (part.swapaxes(1, 2) for part in (query, key, value))
-        attended = ops.dot_product_attention(*by_token, mask=mask, scale=scale, flash_attention=flash)
+        kind = "mask" if mask is None or mask.dtype == bool else "bias"
+        attended = ops.dot_product_attention(*by_token, **{kind: mask}, scale=scale, flash_attention=flash)
         return attended.swapaxes(1, 2)
     # Keras' own takes three times as long. Dividing the output, not the weights, saves a pass over the scores.
     scores = jnp.matmul(query * scale, key.swapaxes(-1, -2)).astype("float32")
     if mask is not None:
-        scores += jnp.where(mask, 0.0, MASKED)  # a sum joins the kernel that follows, a choice does not
+        # A sum joins the kernel that follows, a choice does not.
+        scores += jnp.where(mask, 0.0, MASKED) if mask.dtype == bool else mask
     weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
     total = jnp.sum(weights, axis=-1, keepdims=True)
     attended = jnp.matmul(weights.astype(value.dtype), value)

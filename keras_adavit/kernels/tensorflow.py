@@ -40,7 +40,9 @@ def attention(query, key, value, mask=None, scale=None):
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     scores = tf.matmul(query, tf.transpose(key, (0, 1, 3, 2))) * tf.cast(scale, query.dtype)
     if mask is not None:
-        scores += tf.where(mask, tf.cast(0, scores.dtype), tf.cast(MASKED, scores.dtype))
+        is_bool = mask.dtype == tf.bool
+        added = tf.where(mask, tf.cast(0, scores.dtype), tf.cast(MASKED, scores.dtype)) if is_bool else mask
+        scores += tf.cast(added, scores.dtype)
     weights = tf.nn.softmax(tf.cast(scores, tf.float32))
     return tf.matmul(tf.cast(weights, value.dtype), value)
 

@@ -19,6 +19,8 @@ def layer_norm(inputs, gamma, beta, epsilon):
 
 
 def attention(query, key, value, mask=None, scale=None):
+    if mask is not None and mask.is_floating_point():
+        mask = mask.to(query.dtype)
     return torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
 
 

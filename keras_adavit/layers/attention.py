@@ -47,7 +47,7 @@ class GatedAttention(keras.layers.Layer):
         self.qkv.build(input_shape)
         self.projection.build((*input_shape[:-1], self.width))
 
-    def call(self, inputs, token_keep=None, head_keep=None, training=False, class_attention=False):
+    def call(self, inputs, token_keep=None, head_keep=None, training=False, details=(), token_size=None):
         """Attends.
 
         Args:
@@ -56,11 +56,13 @@ class GatedAttention(keras.layers.Layer):
                 `mask_gradient`.
             head_keep: Tensor (B, H) of 0 and 1, or `None`: all heads.
             training: Whether `mask_after_softmax` and `mask_gradient` act.
-            class_attention: Whether the class token's attention is returned too.
+            details: Names of what is returned too: `class_attention`, see `class_token_attention`, and `keys`.
+            token_size: Tensor (B, T), how many tokens each stands for, or `None`: one. A token attends to another in
+                proportion to it. Only without `token_keep`.
 
         Returns:
-            Tensor (B, T, D), not yet multiplied by `token_keep`; with `class_attention` a pair of it and a float32
-            tensor (B, H, T), see `class_token_attention`.
+            Tensor (B, T, D), not yet multiplied by `token_keep`; with `details` a pair of it and a dict:
+            `class_attention` float32 (B, H, T), `keys` (B, H, T, D/H).
         """
         num_tokens = inputs.shape[1]
         qkv = ops.reshape(self.qkv(inputs), (-1, num_tokens, 3, self.num_heads, self.width // self.num_heads))
@@ -75,15 +77,19 @@ class GatedAttention(keras.layers.Layer):
             attended = attention_with_gradient(query, key, value, keep, self.mask_after_softmax)
         else:
             mask = None if token_keep is None else attention_mask(token_keep)[:, None]  # (B, 1, T, T)
+            mask = mask if token_size is None else log_size(token_size)[:, None, None]  # (B, 1, 1, T)
             attended = attention(query, key, value, mask)
         if head_keep is not None:
             skipped = value * (1 - head_keep) if self.partial_heads else 0
             attended = attended * head_keep + skipped
         attended = ops.transpose(attended, (0, 2, 1, 3))  # (B, T, H, D/H)
         outputs = self.projection(ops.reshape(attended, (-1, num_tokens, self.width)))
-        if class_attention:
-            return outputs, class_token_attention(query[:, :, 0], key, token_keep)
-        return outputs
+        found = {}
+        if "class_attention" in details:
+            found["class_attention"] = class_token_attention(query[:, :, 0], key, token_keep, token_size)
+        if "keys" in details:
+            found["keys"] = key
+        return (outputs, found) if details else outputs
 
     def compute_output_shape(self, input_shape, *args, **kwargs):
         return input_shape
@@ -141,13 +147,19 @@ def attention_with_gradient(query, key, value, token_keep, after_softmax):
     return ops.matmul(ops.cast(weights, value.dtype), value)
 
 
-def class_token_attention(query, key, token_keep=None):
+def log_size(token_size):
+    """What proportional attention adds to the scores of tokens (B, T) of these sizes, float32."""
+    return ops.log(ops.cast(token_size, "float32"))
+
+
+def class_token_attention(query, key, token_keep=None, token_size=None):
     """How much the class token attends to each token; of a skipped head the numbers mean nothing.
 
     Args:
         query: The class token's queries (B, H, D/H).
         key: Keys (B, H, T, D/H).
         token_keep: Tensor (B, T) of 0 and 1, the class token kept, or `None`: all tokens. No gradient flows into it.
+        token_size: Tensor (B, T), see `GatedAttention.call`, or `None`.
 
     Returns:
         Float32 tensor (B, H, T), rows sum to 1, 0 at skipped tokens.
@@ -157,4 +169,6 @@ def class_token_attention(query, key, token_keep=None):
     if token_keep is not None:
         keep = ops.stop_gradient(token_keep)[:, None] > 0.5  # (B, 1, T)
         scores = ops.where(keep, scores, -1e9)
+    if token_size is not None:
+        scores = scores + log_size(token_size)[:, None]
     return ops.softmax(scores, axis=-1)

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_adavit.gating.config import GateConfig
-from keras_adavit.gating.policy import POLICY_KEYS
+from keras_adavit.gating.policy import LOGIT_KEYS, POLICY_KEYS
 from keras_adavit.layers.attention import GatedAttention
 from keras_adavit.layers.common import LayerNormalization
 from keras_adavit.layers.gate import Gate
@@ -95,7 +95,7 @@ class GatedBlock(keras.layers.Layer):
             if layer:
                 layer.build((batch, width))
 
-    def call(self, inputs, training=False, temperature=None, policy=None, class_attention=False):
+    def call(self, inputs, training=False, temperature=None, policy=None, details=()):
         """Decides, then computes masked.
 
         Args:
@@ -104,15 +104,14 @@ class GatedBlock(keras.layers.Layer):
             temperature: Scalar that replaces the gates' own τ in training.
             policy: Decisions that replace those of the gates: a dict of `token_keep` (B, T), `head_keep` (B, H) and
                 `block_keep` (B, 2), or of some of them. What is not gated stays used.
-            class_attention: Whether the class token's attention is returned too.
+            details: Names of what of its attention is returned too, see `GatedAttention.call`.
 
         Returns:
-            The block's output (B, T, D) in the dtype of the weights, and the dict of `decide`. With `class_attention`
-            that also holds the class token's attention, float32 (B, H, T).
+            The block's output (B, T, D) in the dtype of the weights, and the dict of `decide` with the details.
         """
         decisions, normed = self.decide(inputs, training, temperature, policy)
-        outputs, details = self.execute(inputs, decisions, normed, training, class_attention)
-        return outputs, decisions | details
+        outputs, found = self.execute(inputs, decisions, normed, training, details)
+        return outputs, decisions | found
 
     def decide(self, inputs, training=False, temperature=None, policy=None):
         """Decides what the block uses. Arguments are those of `call`.
@@ -152,39 +151,58 @@ class GatedBlock(keras.layers.Layer):
             "block_logits": block_logits,
         }, normed
 
-    def execute(self, inputs, decisions, normed=None, training=False, class_attention=False):
+    def decide_without_noise(self, logits):
+        """What evaluation decides from these logits, with a gradient.
+
+        Args:
+            logits: Dict of `token_logits` (B, T-1), `head_logits` (B, H), `block_logits` (B, 2).
+
+        Returns:
+            A dict of `token_keep` (B, T), `head_keep` (B, H), `block_keep` (B, 2), exactly 0 or 1.
+        """
+        token, head, block = (
+            gate.without_noise(logits[key]) if gate else ops.ones_like(logits[key])
+            for key, gate in zip(LOGIT_KEYS, (self.token_gate, self.head_gate, self.block_gate), strict=True)
+        )
+        token = ops.pad(token, ((0, 0), (1, 0)), constant_values=1.0)
+        return dict(zip(POLICY_KEYS, (token, head, block), strict=True))
+
+    def execute(self, inputs, decisions=None, normed=None, training=False, details=(), token_size=None):
         """Computes everything and multiplies away what the decisions skip.
 
         Args:
-            inputs, training, class_attention: As of `call`.
-            decisions: Dict of `token_keep` (B, T), `head_keep` (B, H), `block_keep` (B, 2).
+            inputs, training, details: As of `call`.
+            decisions: Dict of `token_keep` (B, T), `head_keep` (B, H), `block_keep` (B, 2); `None`: all is used.
             normed: `inputs` after the first normalisation, if it is known.
+            token_size: Tensor (B, T), see `GatedAttention.call`; only where all is used.
 
         Returns:
-            The block's output (B, T, D), and a dict, empty or with `class_attention` (B, H, T).
+            The block's output (B, T, D), and a dict of the details.
         """
         inputs = ops.cast(inputs, self.variable_dtype)
-        token_keep, head_keep, block_keep = (decisions[key] for key in POLICY_KEYS)
+        decided = decisions is not None
+        token_keep, head_keep, block_keep = (decisions[key] if decided else None for key in POLICY_KEYS)
         attended = self.attention(
             self.norm1(inputs) if normed is None else normed,
             token_keep if self.token_gate else None,
             head_keep if self.head_gate else None,
             training=training,
-            class_attention=class_attention,
+            details=details,
+            token_size=token_size,
         )
-        details = {}
-        if class_attention:
-            attended, details["class_attention"] = attended
-        attended = self._keep(attended, token_keep, block_keep[:, 0])
+        attended, found = attended if details else (attended, {})
+        if decided:
+            attended = self._keep(attended, token_keep, block_keep[:, 0])
         outputs = inputs + ops.cast(self.drop(attended, training=training), inputs.dtype)
-        has_full_heads = self.head_gate is not None and self.gates.heads == "full"
+        has_full_heads = decided and self.head_gate is not None and self.gates.heads == "full"
         transformed = self.mlp(self.norm2(outputs), head_keep[:, None, :, None] if has_full_heads else None)
-        if self.gates is None or not self.gates.gate_mlp_tokens:
-            token_keep = 1.0
-        elif not self.gates.mlp_token_gradient:
-            token_keep = ops.stop_gradient(token_keep)
-        transformed = self._keep(transformed, token_keep, block_keep[:, 1])
-        return outputs + ops.cast(self.drop(transformed, training=training), inputs.dtype), details
+        if decided:
+            if self.gates is None or not self.gates.gate_mlp_tokens:
+                token_keep = 1.0
+            elif not self.gates.mlp_token_gradient:
+                token_keep = ops.stop_gradient(token_keep)
+            transformed = self._keep(transformed, token_keep, block_keep[:, 1])
+        return outputs + ops.cast(self.drop(transformed, training=training), inputs.dtype), found
 
     def _keep(self, branch, token_keep, sublayer_keep):
         """Multiplies the skipped part of a residual branch (B, T, D) away; nothing to do in an ungated block."""

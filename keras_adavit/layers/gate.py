@@ -64,6 +64,10 @@ class Gate(keras.layers.Layer):
             return sampling.gumbel_sigmoid(logits, noise, temperature, self.threshold), logits
         return ops.cast(ops.sigmoid(logits) > self.threshold, logits.dtype), logits
 
+    def without_noise(self, logits):
+        """What evaluation decides from these logits, exactly 0 or 1, with the gradient of their sigmoid."""
+        return sampling.straight_through(ops.sigmoid(logits), self.threshold)
+
     def compute_output_shape(self, input_shape):
         shape = (*input_shape[:-1], self.units)
         return shape, shape

@@ -7,13 +7,16 @@ from keras import ops
 from keras_adavit import macs
 from keras_adavit.errors import InputError
 from keras_adavit.gating.external import given_policy
-from keras_adavit.gating.policy import POLICY_KEYS, detail_keys
+from keras_adavit.gating.policy import LOGIT_KEYS, POLICY_KEYS, detail_keys, stack_blocks
+from keras_adavit.gating.reduction import TokenReduction
 from keras_adavit.layers.block import GatedBlock
 from keras_adavit.layers.common import LayerNormalization
+from keras_adavit.layers.conv_stem import ConvStem
 from keras_adavit.layers.patch_dropout import PatchDropout
 from keras_adavit.layers.patch_embedding import PatchEmbedding
 from keras_adavit.layers.tokens_to_token import TokensToToken
 from keras_adavit.models.input_data import check_call
+from keras_adavit.models.reduction import run_reduced
 from keras_adavit.models.validation import (
     check_bool,
     check_choice,
@@ -53,7 +56,8 @@ class AdaViTBackbone(keras.Model):
         drop_path: Largest drop-path probability, in [0, 1), reached linearly at the last block; only for sub-layers
             that no gate decides about.
         patch_dropout: Share of the patches that training leaves out, in [0, 1); only in a dense model.
-        stem: `"patch"`, or tokens-to-token as in T2T-ViT, with patches of 16 pixels: `"t2t_performer"` or
+        stem: `"patch"`; or `"conv"`, a few convolutions in its place, for a patch size that is a power of two from 2
+            and a width from 16; or tokens-to-token as in T2T-ViT, with patches of 16 pixels: `"t2t_performer"` or
             `"t2t_transformer"`.
         token_width: Width of the tokens inside a tokens-to-token stem.
 
@@ -111,6 +115,8 @@ class AdaViTBackbone(keras.Model):
         # What a stem gives is not rounded: that would disturb every decision, and its last layer takes few of the MACs.
         if stem == "patch":
             self.stem = PatchEmbedding(patch_size, width, dtype=self.variable_dtype, name="stem")
+        elif stem == "conv":
+            self.stem = ConvStem(patch_size, width, layer_norm_epsilon, dtype=self.variable_dtype, name="stem")
         else:
             self.stem = TokensToToken(
                 stem, token_width, width, layer_norm_epsilon, dtype=self.dtype_policy, name="stem"
@@ -174,6 +180,8 @@ class AdaViTBackbone(keras.Model):
                 `token_keep` (B, L, T), `head_keep` (B, L, H) and `block_keep` (B, L, 2), 1 use and 0 skip, or of
                 some of them. The class token, and what is not gated, stays used, whatever is given; logits are then
                 zeros. Values are checked where they are known: not those of symbolic tensors and in compiled code.
+                A model without gates takes, as any other, a `TopKPolicy` or a `MergePolicy`; under these only what is
+                kept is ever computed, packed or not.
             packed: Whether only what is kept is computed, with the same result; neither in training nor with the
                 detail `class_attention`.
             unroll: Whether packed blocks are compiled each by itself; else they share compiled code.
@@ -181,16 +189,17 @@ class AdaViTBackbone(keras.Model):
         Returns:
             A dict: `tokens` (B, T, D) normalised, class token first; the policy `token_keep` (B, L, T), `head_keep`
             (B, L, H), `block_keep` (B, L, 2); `macs` (B,) of each image up to here, the gates counted also where
-            `policy` replaces them. Details: `token_logits` (B, L, T-1), `head_logits` (B, L, H), `block_logits`
-            (B, L, 2); `class_attention` (B, L, H, T) float32, the class token's attention; `class_tokens` (B, L, D)
-            in the dtype of the weights, the class token after each block.
+            `policy` replaces them, but for top-k and merging, which do not run them. Details: `token_logits`
+            (B, L, T-1), `head_logits` (B, L, H), `block_logits` (B, L, 2); `class_attention` (B, L, H, T) float32, the
+            class token's attention; `class_tokens` (B, L, D) in the dtype of the weights, the class token after each
+            block.
 
         Raises:
             InputError: If `images`, `policy` or `details` is something else.
         """
         details = detail_keys(details)
-        given = {}
-        if policy is not None:
+        reduces, given = isinstance(policy, TokenReduction), {}
+        if policy is not None and not reduces:
             given = given_policy(policy, self.policy_shapes(ops.shape(images)[0]))
         tokens = self.stem(images, training=training)  # (B, T-1, D)
         tokens = ops.cast(tokens, self.variable_dtype)
@@ -198,10 +207,16 @@ class AdaViTBackbone(keras.Model):
         tokens = ops.concatenate([class_token, tokens], axis=1) + self.position
         if self.drop_patches:
             tokens = self.drop_patches(tokens, training=training)
+        if reduces:
+            cost = float(self.reduced_macs(policy, tokens.shape[1]))
+            tokens, decisions = run_reduced(self.blocks, tokens, policy, details, training)
+            cost = ops.full_like(decisions["token_keep"][:, 0, 0], cost)  # (B,)
+            return {"tokens": self.norm(tokens), **decisions, "macs": cost}
 
         def masked_step(block, tokens, given):
             options = {"training": training, "temperature": temperature, "policy": given}
-            return block(tokens, **options, class_attention="class_attention" in details)
+            attention = ("class_attention",) if "class_attention" in details else ()
+            return block(tokens, **options, details=attention)
 
         def packed_step(block, tokens, given):
             decisions, normed = block.decide(tokens, policy=given)
@@ -230,15 +245,27 @@ class AdaViTBackbone(keras.Model):
             "block_keep": (batch, self.depth, 2),
         }
 
+    def policy_without_noise(self, outputs):
+        """The policy that evaluation would take from the logits of `outputs`, a dict as `call` returns it; with a
+        gradient."""
+        decisions = [
+            block.decide_without_noise({key: outputs[key][:, index] for key in LOGIT_KEYS})
+            for index, block in enumerate(self.blocks)
+        ]
+        return stack_blocks(decisions)
+
     def macs(self, policy):
         """MACs of each image under a policy: stem, gates and blocks, without the final normalisation.
 
         Args:
-            policy: Dict of `token_keep` (B, L, T), `head_keep` (B, L, H), `block_keep` (B, L, 2).
+            policy: Dict of `token_keep` (B, L, T), `head_keep` (B, L, H), `block_keep` (B, L, 2); or a `TopKPolicy` or
+                a `MergePolicy`, which cost the same of every image.
 
         Returns:
-            Float32 tensor (B,), differentiable in the policy.
+            Float32 tensor (B,), differentiable in the policy; or an int.
         """
+        if isinstance(policy, TokenReduction):
+            return self.reduced_macs(policy, self.num_tokens)
         gates = self.gates
         gated = {"heads": None, "gate_mlp_tokens": False}
         if gates is not None:
@@ -251,6 +278,13 @@ class AdaViTBackbone(keras.Model):
             **gated,
         )
         return ops.sum(blocks, axis=-1) + float(self.fixed_macs)
+
+    def reduced_macs(self, policy, num_tokens):
+        """MACs under a `TokenReduction` of images that start with `num_tokens` tokens, gates left out: an int."""
+        sizes = {"width": self.width, "num_heads": self.num_heads, "mlp_dim": self.mlp_dim}
+        counts = policy.token_counts(num_tokens, self.depth)
+        blocks = sum(macs.dense_blocks_macs(count, depth=1, **sizes) for count in counts)
+        return self.stem_macs + blocks + policy.macs(counts, self.width // self.num_heads)
 
     @property
     def fixed_macs(self):

@@ -8,6 +8,7 @@ from keras_adavit import macs
 from keras_adavit.errors import InputError
 from keras_adavit.gating.external import RandomPolicy, check_policy
 from keras_adavit.gating.policy import LOGIT_KEYS, detail_keys
+from keras_adavit.gating.reduction import TokenReduction
 from keras_adavit.models.backbone import AdaViTBackbone
 from keras_adavit.models.input_data import check_call, check_images, check_label_form, checked, is_dataset, is_empty
 from keras_adavit.models.presets import (
@@ -78,7 +79,7 @@ class AdaViTClassifier(keras.Model):
         self.preprocessing = preprocessing
         # Logits in float32 under mixed precision: the softmax of the loss needs it.
         self.head = keras.layers.Dense(num_classes, dtype="float32", name="head")
-        self.policy_metrics = PolicyMetrics()
+        self.policy_metrics = PolicyMetrics(backbone.depth)
         self._execution = "masked"
         self._functions = {}
         self.budget = None
@@ -147,8 +148,10 @@ class AdaViTClassifier(keras.Model):
             policy: Decisions that replace those of the gates: a `RandomPolicy`, an `OpenPolicy`, or a dict of
                 `token_keep` (B, L, T), `head_keep` (B, L, H) and `block_keep` (B, L, 2), 1 use and 0 skip, or of
                 some of them. The class token, and what is not gated, stays used, whatever is given; logits are then
-                zeros. Values are checked where they are known: not those of symbolic tensors and in compiled code. By
-                default, in training, decisions of the `training_policy` of `compile`.
+                zeros. Values are checked where they are known: not those of symbolic tensors and in compiled code. A
+                model without gates takes, as any other, a `TopKPolicy` or a `MergePolicy`; under these only what is
+                kept is computed in either execution. By default, in training, decisions of the `training_policy` of
+                `compile`.
             execution: `"masked"` or `"packed"`, for callers that do not compile for XLA on TensorFlow; by default the
                 model's own `execution`, which gives way to XLA.
             unroll: Whether packed blocks are compiled each by itself, as ONNX needs it; else they share compiled code.
@@ -166,8 +169,10 @@ class AdaViTClassifier(keras.Model):
         if training and self.temperature is not None:
             temperature = schedules.value_at(self.temperature, self.step)
         if training and policy is None and self.training_policy is not None:
-            shapes = self.backbone.policy_shapes(ops.shape(images)[0])
-            policy = self.training_policy.draw(shapes, [self.policy_seed] * len(shapes))
+            policy = self.training_policy
+            if isinstance(policy, RandomPolicy):
+                shapes = self.backbone.policy_shapes(ops.shape(images)[0])
+                policy = policy.draw(shapes, [self.policy_seed] * len(shapes))
         xla = execution is None and getattr(self, "jit_compile", False)
         execution = self.execution if execution is None else check_execution(execution)
         if details is None:
@@ -175,6 +180,7 @@ class AdaViTClassifier(keras.Model):
         packed = (
             execution == "packed"
             and not training
+            and not isinstance(policy, TokenReduction)  # computes what is kept alone in either execution
             and "class_attention" not in detail_keys(details)
             and packed_backend.can_pack(images, xla)
         )
@@ -265,8 +271,9 @@ class AdaViTClassifier(keras.Model):
                 Evaluation does without. It is no part of this model: it is not saved, and a loaded model has to be
                 compiled with it again. On JAX the weights that it has at the first step are those that teach.
             distillation: The `DistillationLoss` added to the loss; by default, with a teacher, `DistillationLoss()`.
-            training_policy: A `RandomPolicy` whose decisions, others at every step, replace those of the gates in
-                training. The gates then learn nothing; evaluation is as always.
+            training_policy: A `RandomPolicy`, whose decisions are others at every step, a `TopKPolicy` or a
+                `MergePolicy`, which replace the decisions of the gates in training. The gates then learn nothing;
+                evaluation is as always.
             **kwargs: More arguments of `keras.Model.compile`.
 
         Raises:
@@ -291,10 +298,11 @@ class AdaViTClassifier(keras.Model):
                 refuse("distillation", "a `DistillationLoss` or None", distillation)
             check_teacher(self, teacher, distillation)
         if training_policy is not None:
-            if not isinstance(training_policy, RandomPolicy):
-                refuse("training_policy", "a `RandomPolicy` or None", training_policy)
-            check_policy(training_policy, self.backbone.gates, "training_policy")
-            self.policy_seed.state.assign([training_policy.seed, 0])
+            if not isinstance(training_policy, (RandomPolicy, TokenReduction)):
+                expected = "a `RandomPolicy`, a `TopKPolicy`, a `MergePolicy` or None"
+                refuse("training_policy", expected, training_policy)
+            check_policy(training_policy, self.backbone, "training_policy")
+            self.policy_seed.state.assign([getattr(training_policy, "seed", 0), 0])
         self.budget = budget
         self.temperature = temperature
         self.teacher = None if teacher is None else Teacher(teacher)
@@ -333,7 +341,11 @@ class AdaViTClassifier(keras.Model):
         budget_terms, distillation_terms = {}, {}
         if self.budget is not None:
             # Schedules of the budget count this step, that of the temperature those before it.
-            budget_terms = self.budget(y_pred, self.backbone.gates, float(self.dense_macs), self.step + 1)
+            used = y_pred
+            if training and self.budget.noise_free and self.training_policy is None:
+                policy = self.backbone.policy_without_noise(y_pred)
+                used = y_pred | policy | {"macs": self.macs(policy)}
+            budget_terms = self.budget(used, self.backbone.gates, float(self.dense_macs), self.step + 1)
             total = total + self.budget.total(budget_terms)
         if self.teacher is not None and training:
             distillation_terms = self.distillation(y_pred, self.teacher(x, self.distillation.details))
@@ -365,8 +377,9 @@ class AdaViTClassifier(keras.Model):
         return {name: value for name, value in super().get_metrics_result().items() if name not in unused}
 
     def macs(self, policy):
-        """MACs of each image under a policy, classifier included: float32 tensor (B,)."""
-        return self.backbone.macs(policy) + float(self._classifier_macs)
+        """MACs of each image under a policy, classifier included: as of `AdaViTBackbone.macs`."""
+        found = self.backbone.macs(policy)
+        return found + (self._classifier_macs if isinstance(found, int) else float(self._classifier_macs))
 
     @property
     def _classifier_macs(self):

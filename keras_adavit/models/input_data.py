@@ -51,7 +51,7 @@ def check_call(backbone, images, details=None, policy=None, **_):
     if details is not None:
         detail_keys(details)
     if policy is not None:
-        check_policy(policy, backbone.gates)
+        check_policy(policy, backbone)
 
 
 def check_label_form(name, labels, num_classes, partial=False):

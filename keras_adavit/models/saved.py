@@ -78,5 +78,7 @@ def least_weights(
     blocks = depth * width * width * (4 + 2 * mlp_ratio)
     positions = width * (image_size // patch_size) ** 2
     patches = width * patch_size**2 * channels
+    convolutions = 9 * channels + width * width
     tokens = token_width * (SPLITS[0][0] ** 2 * channels + SPLITS[-1][0] ** 2 * width)
-    return int(blocks + positions + (patches if stem == "patch" else tokens) + width * num_classes)
+    stem_weights = {"patch": patches, "conv": convolutions}.get(stem, tokens)
+    return int(blocks + positions + stem_weights + width * num_classes)

@@ -10,6 +10,7 @@ from keras_adavit.data.preprocessing import Preprocessing
 from keras_adavit.errors import InputError
 from keras_adavit.gating.config import GateConfig
 from keras_adavit.layers.tokens_to_token import TOKEN_LAYERS, TOTAL_STRIDE
+from keras_adavit.macs import LEAST_CONV_WIDTH
 
 EXECUTIONS = ("masked", "packed")
 MAX_INTEGER = 2**31 - 1
@@ -154,8 +155,13 @@ def check_sizes(sizes, mlp_ratio, gates, stem):
                 f"`{size}` must be a multiple of `{divisor}`. "
                 f"Received: {size}={sizes[size]}, {divisor}={sizes[divisor]}"
             )
-    check_choice("stem", stem, ("patch", *TOKEN_LAYERS))
-    if stem != "patch" and sizes["patch_size"] != TOTAL_STRIDE:
+    check_choice("stem", stem, ("patch", "conv", *TOKEN_LAYERS))
+    if stem == "conv":
+        if sizes["patch_size"] < 2 or sizes["patch_size"].bit_count() != 1:
+            refuse("patch_size", "a power of two from 2 with a convolutional stem", sizes["patch_size"])
+        if sizes["width"] < LEAST_CONV_WIDTH:
+            refuse("width", f"{LEAST_CONV_WIDTH} or more with a convolutional stem", sizes["width"])
+    elif stem != "patch" and sizes["patch_size"] != TOTAL_STRIDE:
         raise InputError(
             f"`patch_size` must be {TOTAL_STRIDE} with a tokens-to-token stem. "
             f"Received: patch_size={sizes['patch_size']}"

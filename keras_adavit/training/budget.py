@@ -62,6 +62,9 @@ class BudgetLoss:
         head_minimum, block_minimum, token_minimum: Usage in [0, 1] below which a head of a block, a sub-layer of a
             block, or the tokens of one image in one block fall short.
         head_minimum_weight, block_minimum_weight, token_minimum_weight: Weights of the summed shortfalls.
+        noise_free: Whether usage and MACs in training are those of the decisions without noise, as evaluation takes
+            them, so that what is met in training is met in evaluation; the model itself computes with the noisy ones.
+            The published code counts the noisy ones. Under a `training_policy` it is that policy which counts.
 
     Raises:
         InputError: If a target is outside its range, a weight is negative, or a minimum and its weight do not come
@@ -86,6 +89,7 @@ class BudgetLoss:
     block_minimum_weight: NonNegativeFloat = 0.0
     token_minimum: Share = 0.0
     token_minimum_weight: NonNegativeFloat = 0.0
+    noise_free: bool = False
 
     def __post_init__(self):
         for kind in ("token", "head", "block"):

@@ -8,6 +8,7 @@ from keras_adavit.training.schedules import warmup_cosine
 
 # Biases, scales of normalisations, the class token, positions and gates are not decayed (method of DeiT).
 NOT_DECAYED = r"(^|/)(bias|beta|gamma|class_token|position)$|_gate/"
+GATES = r"_gate/|/policy_norm/"  # and the normalisation that they read through
 GATE_KINDS = ("token", "head", "block")
 
 
@@ -66,6 +67,21 @@ def scale_of(path, factors):
     return scale
 
 
+def largest_factors(optimizer, variables):
+    """The largest factor of the learning rate in the backbone, and in the gates: a dict of floats.
+
+    Args:
+        optimizer: A Keras optimizer; 1 but for a `ScaledAdamW`.
+        variables: The variables that it trains.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of one that scales the loss
+    factors, scales = getattr(optimizer, "factors", {}), {"backbone": [], "gates": []}
+    for variable in variables:
+        kind = "gates" if re.search(GATES, variable.path) else "backbone"
+        scales[kind].append(scale_of(variable.path, factors))
+    return {kind: max(each) for kind, each in scales.items() if each}
+
+
 def layer_factors(decay, depth):
     """Factors of layer-wise learning-rate decay, as in BEiT and MAE: the first layers, which are general, learn slower.
 
@@ -93,7 +109,7 @@ def gate_factors(rate, scales):
         scales: Dict of another factor for each of `GATE_KINDS`.
     """
     kinds = {rf"/{kind}_gate/": scale for kind, scale in scales.items()}
-    return {pattern: factor for pattern, factor in {r"_gate/|/policy_norm/": rate, **kinds}.items() if factor != 1}
+    return {pattern: factor for pattern, factor in {GATES: rate, **kinds}.items() if factor != 1}
 
 
 def adamw(

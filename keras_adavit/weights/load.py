@@ -47,11 +47,16 @@ def load_torch_checkpoint(model, path):
         A `Report` of every name.
 
     Raises:
-        InputError: If `model` is something else, or the file cannot be read or does not fit the model; then no weight
-            is changed.
+        InputError: If `model` is something else or has a convolutional stem, or the file cannot be read or does not
+            fit the model; then no weight is changed.
     """
     if not hasattr(getattr(model, "backbone", None), "stem_kind"):
         raise InputError(f"`model` must be an `AdaViTClassifier`. Received: model={model!r}")
+    if model.backbone.stem_kind == "conv":
+        raise InputError(
+            "`model` must have the stem of a published model, not a convolutional one, which no such file has. "
+            "Received: stem='conv'"
+        )
     checkpoint = read_checkpoint(path)
     variables = weights_by_path(model)
     values, report = match(

@@ -12,7 +12,7 @@ from keras_adavit.commands.main import main
 
 # Without XLA: to compile takes longer than to train for so short.
 TINY = [
-    *("--model.width", "12", "--model.depth", "2", "--model.num-heads", "3", "--batch-size", "8", "--xla", "False"),
+    *("--model.width", "24", "--model.depth", "2", "--model.num-heads", "3", "--batch-size", "8", "--xla", "False"),
 ]
 
 
@@ -287,7 +287,7 @@ def test_several_budgets_of_one_model(capsys, folder, tmp_path):
         assert found["images"] == 12
     assert (tmp_path / "model.keras").read_bytes() == before
     for wrong, message in (
-        (["0.5", "--policy", "open"], "`--macs` needs the learned policy"),
+        (["0.5", "--policy", "open"], "`--macs` prints the learned policy"),
         (["0"], "`macs` must be positive numbers. Received: macs=(0.0"),
         (["0.001"], "within the reach of these gates"),
         (

@@ -8,7 +8,10 @@ import pytest
 from gated import make_model
 
 import keras_adavit as ka
+from keras_adavit.commands.arguments import parse
+from keras_adavit.commands.evaluate import Arguments
 from keras_adavit.commands.main import main
+from keras_adavit.evaluation import calibration
 
 NAMES = ("ant", "bee", "cat", "dog", "elk")
 
@@ -77,6 +80,43 @@ def test_images_by_name_under_another_policy(capsys, tmp_path):
     assert least < most
 
 
+@pytest.mark.parametrize(
+    ("policy", "options", "tokens"),
+    [
+        (ka.TopKPolicy(0.25), ("--policy", "topk", "--token-usage", "0.25", "--execution", "packed"), 5),
+        (ka.MergePolicy(3), ("--policy", "merge", "--merged", "3", "--picture", "policy.png"), 14),
+    ],
+    ids=["topk", "merge"],
+)
+def test_policies_of_a_dense_model(policy, options, tokens, folder, capsys, tmp_path):
+    model = ka.AdaViTClassifier(ka.AdaViTBackbone(32, 8, 24, 2, 3), 5, class_names=NAMES)
+    model.save("model.keras")
+    outputs = ("--json", "found.json", "--analyze", "images.npz")
+    code, out, err = run(capsys, "--data", folder, *options, *outputs)
+    assert (code, err) == (0, "")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["macs_share"] == pytest.approx(model.macs(policy) / model.dense_macs, rel=1e-5)
+    assert found["token_usage"] == pytest.approx([1, tokens / 17])
+    assert f"{found['macs_share']:.3f} of the dense model's" in out
+    assert f"{tokens / 17:.3f}" in out
+    with np.load(tmp_path / "images.npz") as images:
+        assert (images["token_keep"][:, 1].sum(axis=1) == tokens).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "policy"),
+    [
+        ([], None),
+        (["--policy", "topk"], ka.TopKPolicy()),
+        (["--policy", "topk", "--token-usage", "0.3"], ka.TopKPolicy(0.3)),
+        (["--policy", "merge"], ka.MergePolicy()),
+        (["--policy", "merge", "--merged", "0"], ka.MergePolicy(0)),
+    ],
+)
+def test_the_policy_that_options_speak_of(options, policy):
+    assert parse(Arguments, prog="evaluate", args=["model.keras", *options]).make_policy() == policy
+
+
 def test_picture_of_images_by_name(capsys, tmp_path):
     code, out, _ = run(capsys, "--images", "a.png", "more", "--picture", "policy.png")
     assert (code, "In the picture are the first 12 of 15 images." in out) == (0, True)
@@ -103,6 +143,29 @@ def test_time(images, folder, capsys, tmp_path):
         assert part in out
 
 
+def test_budgets_of_time(folder, capsys, tmp_path, monkeypatch):
+    sizes = []
+
+    def measure(model, timed):
+        sizes.extend(map(len, timed))
+        return 2 - float(keras.ops.convert_to_numpy(model.backbone.blocks[0].token_gate.threshold))
+
+    monkeypatch.setattr(calibration, "measure_milliseconds", measure)
+    before = (tmp_path / "model.keras").read_bytes()
+    code, out, err = run(capsys, "--data", folder, "--milliseconds", "1.6", "1.3", "--json", "curve.json")
+    assert (code, err, "ms an" in out) == (0, "", True)
+    curve = json.loads((tmp_path / "curve.json").read_text())
+    assert list(curve) == ["1.3", "1.6"]
+    for budget, found in curve.items():
+        assert found["milliseconds"] == pytest.approx(float(budget), rel=0.05)
+        assert f"{found['milliseconds']:.3g}" in out
+    assert curve["1.3"]["macs_share"] <= curve["1.6"]["macs_share"]
+    assert set(sizes) == {10}  # all images, of which there are fewer than in a batch
+    assert (tmp_path / "model.keras").read_bytes() == before
+    code, out, err = run(capsys, "--data", folder, "--milliseconds", "3")
+    assert (code, out, "1.0000 to 2.0000 milliseconds an image. Received: 3.0000" in err) == (2, "", True)
+
+
 def test_data_of_other_classes(folder, capsys, tmp_path):
     (tmp_path / "data" / "train" / "elk").rename(tmp_path / "data" / "train" / "fox")
     (tmp_path / "data" / "val" / "elk").rename(tmp_path / "data" / "val" / "fox")
@@ -122,9 +185,25 @@ def test_data_of_other_classes(folder, capsys, tmp_path):
         ),
         (["--images", "a.png", "--data", "data"], "`--data` needs a data set, `--images` is none. Received: both"),
         (["--images", "a.png", "--macs", "0.5"], "`--macs` needs a data set"),
+        (["--images", "a.png", "--milliseconds", "0.5"], "`--milliseconds` needs a data set"),
+        (
+            ["--data", "data", "--macs", "0.5", "--milliseconds", "2"],
+            "`--milliseconds` prints .* without `--macs`. Received: both",
+        ),
+        (["--data", "data", "--milliseconds", "2", "--policy", "open"], "`--milliseconds` prints the learned policy"),
+        (
+            ["--data", "data", "--milliseconds", "2", "--picture", "b.png"],
+            "prints the learned policy at several budgets, without `--picture`",
+        ),
+        (["--data", "data", "--milliseconds", "0"], "`milliseconds` must be positive numbers"),
         (["--images", "a.png", "--analyze", "a.npz"], "`--analyze` needs a data set"),
         (["--images", "a.png", "--picture", "a.jpg"], "`--picture` must be a file ending in .png. Received: a.jpg"),
-        (["--data", "data", "--macs", "0.5", "--picture", "b.png"], "`--picture` needs one budget"),
+        (
+            ["--data", "data", "--macs", "0.5", "--picture", "b.png"],
+            "prints the learned policy at several budgets, without `--picture`",
+        ),
+        (["--data", "data", "--compare", "--policy", "open"], "`--compare` prints what the learned policy is worth"),
+        (["--data", "data", "--dense-model", "a.keras"], "`--dense-model` needs `--compare`"),
         (["--images", "a.png", "--time", "--picture", "b.png"], "`--time` measures the learned policy, masked and"),
         (["--images", "a.png", "--time", "--execution", "packed"], "without `--execution`. Received: both"),
         (["--images", "a.png", "--time", "--batch-size", "1048576000"], "`batch_size` must be"),

@@ -167,7 +167,10 @@ def test_evaluate(model_file, exhaustive, capsys, monkeypatch):
     [
         ("--batch-size 1048576", 0),
         ("--policy random --token-usage 0 --head-usage 0 --block-usage 0 --seed 2147483647", 0),
+        ("--policy merge --merged 2147483647", 0),
+        ("--policy topk --token-usage 1e-15", 0),
         ("--macs 1e15 1e-15", 2),
+        ("--milliseconds 1e15 1e-15", 2),
         ("--macs 1 --calibration-images 2147483647 --batch-size 1048576", 0),
         ("--json /dev/full", 2),
     ],

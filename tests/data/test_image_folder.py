@@ -77,6 +77,29 @@ def test_every_validation_image_once(tmp_path):
         np.testing.assert_array_equal(labels, [0] * 11 + [1] * 12)
 
 
+def test_calibration_images_are_training_images_as_evaluation_sees_them(tmp_path):
+    """Not mirrored, not mixed: each once, whatever the augmentation, in an order that is not that of the files."""
+    for i in range(12):
+        image = np.zeros((16, 16, 3), "uint8")
+        image[:, :8] = 20 * i  # the left half
+        path = tmp_path / "train" / ("odd", "even")[i % 2] / f"{i:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+        write(tmp_path / "val" / ("odd", "even")[i % 2] / f"{i}.png")
+    augment = Augment(crop_scale=(0.1, 0.2), mixup=1.0, erasing=1.0)
+    first, again = (load(tmp_path, 5, crop_fraction=1.0, augment=augment).calibration for _ in range(2))
+    assert [len(labels) for _, labels in first] == [5, 5, 2]
+    images, labels = epoch(first)
+    splits = load(tmp_path)
+    pixels = np.round(255 * denormalize(images, splits.mean, splits.std)[..., 0])
+    numbers = pixels[:, 0, 0] / 20
+    assert sorted(numbers) == list(range(12))
+    assert numbers.tolist() != sorted(numbers)
+    assert (pixels[:, :, -1] == 0).all()
+    np.testing.assert_array_equal(labels, 1 - numbers % 2)  # 0, 2, ... are in "odd", the second class
+    np.testing.assert_array_equal(epoch(again)[0], images)
+
+
 def test_epochs_are_shuffled_and_the_seed_repeats_them(folder):
     def orders(seed):
         train = load(folder, 18, seed, augment=Augment(crop_scale=(1.0, 1.0))).train

@@ -37,6 +37,7 @@ def splits_of(batch_size):
         train=train,
         train_epoch=lambda number: train,
         validation=train,
+        calibration=train,
         class_names=("a",),
         train_examples=10,
         validation_examples=10,

@@ -124,7 +124,20 @@ def test_evaluate_with_open_gates(folder, capsys):
             ["--policy", "random", "--head-usage", "1.5"],
             "`head_usage` must be a number in [0, 1] or None",
         ),
-        (["--token-usage", "0.5"], "`--token-usage` needs `--policy random`. Received: --policy learned"),
+        (["--token-usage", "0.5"], "`--token-usage` needs `--policy random` or `--policy topk`. Received"),
+        (["--policy", "merge", "--token-usage", "0.5"], "`--policy topk`. Received: --policy merge"),
+        (["--policy", "topk", "--merged", "3"], "`--merged` needs `--policy merge`. Received: --policy"),
+        (
+            ["--policy", "topk", "--head-usage", "0.5"],
+            "`--head-usage` needs `--policy random`. Received: --policy topk",
+        ),
+        (
+            ["--policy", "topk", "--token-usage", "0"],
+            "`--token-usage` must be above 0 with `--policy topk`. Received: 0",
+        ),
+        (["--policy", "merge", "--merged", "-1"], "`merged` must be a whole number from 0"),
+        (["--policy", "topk", "--macs", "0.5"], "`--macs` needs the learned policy"),
+        (["--policy", "merge", "--time"], "`--time` measures the learned policy"),
         (["--policy", "open", "--seed", "1"], "`--seed` needs `--policy random`. Received: --policy open"),
         (
             ["--policy", "random", "--token-usage", "0.5", "--seed", "-1"],
@@ -145,5 +158,5 @@ def test_wrong_arguments_are_met_with_a_sentence_and_code_2(arguments, message, 
 def test_help_lists_the_usages(capsys, folder):
     code, text = run(capsys, "--help")
     assert code == 0
-    for option in ("--policy", "--token-usage", "--head-usage", "--block-usage", "--analyze"):
+    for option in ("--policy", "--token-usage", "--head-usage", "--block-usage", "--merged", "--analyze"):
         assert option in text

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from keras_adavit.errors import InputError
-from keras_adavit.experiments import AdaptiveTraining, BudgetLoss, Digits, ImageFolder, Recipe, Training
+from keras_adavit.experiments import AdaptiveTraining, BudgetLoss, Digits, ImageFolder, Model, Recipe, Training
 from keras_adavit.experiments.recipe_file import load_recipe, save_recipe
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.py"))
@@ -23,6 +23,7 @@ def test_recipes_load_and_say_their_command(path):
     [
         Recipe(name="a", data=Digits(clutter=2), budget=BudgetLoss(macs_target=0.4), xla=True),
         Recipe(name="b", data=ImageFolder("some where/it's"), adaptive=AdaptiveTraining(final_temperature=1.0)),
+        Recipe(name="c", data=Digits(), model=Model(patch_size=4, stem="conv")),
     ],
     ids=lambda recipe: recipe.name,
 )

@@ -170,9 +170,10 @@ def test_impossible_usages_are_refused(settings, message):
 @pytest.mark.parametrize(
     ("policy", "gates", "message"),
     [
-        (ka.OpenPolicy(), None, "`policy` needs a model with gates"),
+        (ka.OpenPolicy(), None, "`policy` needs a model with gates, unless it is a `TopKPolicy` or a `MergePolicy`"),
+        (ka.TopKPolicy, ka.GateConfig(), "an `OpenPolicy`, a `TopKPolicy`, a `MergePolicy` or a dict"),
         (ka.RandomPolicy(heads=0.5), ka.GateConfig(heads=None), "`heads` must be 1 for a model without such gates"),
-        ("random", ka.GateConfig(), "`policy` must be a `RandomPolicy`, an `OpenPolicy` or a dict"),
+        ("random", ka.GateConfig(), "`policy` must be a `RandomPolicy`, an `OpenPolicy`, a `TopKPolicy`"),
         ({}, ka.GateConfig(), "or a dict of keys among"),
         ({"tokens": np.ones((8, 3, 17))}, ka.GateConfig(), "Received: ['tokens']"),
         (

@@ -5,7 +5,7 @@ from gradients import gradients
 from keras import ops
 
 import keras_adavit as ka
-from keras_adavit.kernels.dispatch import gelu, linear
+from keras_adavit.kernels.dispatch import attention, gelu, linear
 
 
 def rounded(shape, seed):
@@ -23,6 +23,19 @@ def test_a_linear_layer_in_bfloat16_rounds_once(shape):
     # Half of the distance of two numbers, of 8 bits, and what float32 adds.
     error = np.abs(ops.convert_to_numpy(ops.cast(outputs, "float32")) - exact)
     assert (error <= 2.0**-8 * np.abs(exact) + 1e-4).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_attention_adds_numbers_to_the_scores(dtype):
+    query, key, value = np.random.default_rng(0).normal(size=(3, 2, 3, 5, 4)).astype("float32")
+    sizes = np.float32([[1, 2, 5, 1, 3], [4, 1, 1, 1, 2]])
+    scores = query @ key.transpose(0, 1, 3, 2) / 2
+    weights = np.exp(scores) * sizes[:, None, None]
+    expected = weights / weights.sum(axis=-1, keepdims=True) @ value
+    tensors = (ops.cast(ops.convert_to_tensor(part), dtype) for part in (query, key, value))
+    found = attention(*tensors, ops.log(ops.convert_to_tensor(sizes))[:, None, None])
+    assert keras.backend.standardize_dtype(found.dtype) == dtype
+    np.testing.assert_allclose(ops.cast(found, "float32"), expected, atol=1e-5 if dtype == "float32" else 0.05)
 
 
 def test_gelu_is_the_exact_one():

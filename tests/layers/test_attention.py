@@ -55,6 +55,23 @@ def test_all_kept_is_plain_attention():
     np.testing.assert_allclose(ops.convert_to_numpy(dense), ops.convert_to_numpy(masked), rtol=1e-5, atol=1e-6)
 
 
+def test_a_token_of_a_size_counts_as_so_many():
+    """In the outputs and in the class token's attention, as if it were there that often."""
+    layer, counts = GatedAttention(12, 3), [1, 3, 1, 2, 1, 1, 1]
+    layer.build(INPUTS.shape)
+    many = np.repeat(INPUTS, counts, axis=1)
+    expected, plain = layer(ops.convert_to_tensor(many), details=("class_attention",))
+    size = ops.convert_to_tensor([counts] * 3)
+    found, details = layer(ops.convert_to_tensor(INPUTS), details=("class_attention", "keys"), token_size=size)
+    firsts = np.cumsum([0, *counts[:-1]])
+    found, expected = (ops.convert_to_numpy(outputs) for outputs in (found, expected))
+    np.testing.assert_allclose(found, expected[:, firsts], rtol=1e-4, atol=1e-5)
+    found, expected = (ops.convert_to_numpy(each["class_attention"]) for each in (details, plain))
+    np.testing.assert_allclose(found, np.add.reduceat(expected, firsts, axis=2), rtol=1e-4, atol=1e-6)
+    assert details["keys"].shape == (3, 3, 7, 4)
+    assert set(plain) == {"class_attention"}
+
+
 def test_mask_lets_every_token_see_itself():
     mask = ops.convert_to_numpy(attention_mask(ops.convert_to_tensor([[1.0, 0.0, 1.0]])))
     np.testing.assert_array_equal(mask[0], [[True, False, True], [False, True, False], [True, False, True]])

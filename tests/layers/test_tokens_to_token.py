@@ -110,7 +110,10 @@ def test_performer_macs():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"stem": "conv"}, "`stem` must be 'patch', 't2t_performer' or 't2t_transformer'. Received: stem='conv'"),
+        (
+            {"stem": "linear"},
+            "`stem` must be 'patch', 'conv', 't2t_performer' or 't2t_transformer'. Received: stem='linear'",
+        ),
         ({"patch_size": 8}, "`patch_size` must be 16 with a tokens-to-token stem. Received: patch_size=8"),
         ({"token_width": 0}, "`token_width` must be 1 or more, a whole number. Received: token_width=0"),
     ],

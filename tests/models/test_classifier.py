@@ -250,7 +250,7 @@ def test_what_it_cannot_have_been_trained_on_is_refused(name, value, message):
     assert getattr(model, name) is None
 
 
-@pytest.mark.parametrize("stem", ["patch", "t2t_performer", "t2t_transformer"])
+@pytest.mark.parametrize("stem", ["patch", "conv", "t2t_performer", "t2t_transformer"])
 def test_every_layer_is_built_at_once(stem):
     """Keras on JAX calls a model with an unbuilt layer once more, eagerly, at every `predict_on_batch`."""
     backbone = ka.AdaViTBackbone(32, 16, 24, 2, 3, gates=ka.GateConfig(), stem=stem)

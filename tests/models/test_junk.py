@@ -67,6 +67,7 @@ def calls():
     yield from vary(model.fit, names, x=IMAGES, y=LABELS, verbose=0)
     names = {"model": (), "dataset": (), "macs": (0.5, 1.5, HUGE, 1e308), "gates": ()}
     yield from vary(ka.calibrate, names, model=other, dataset=IMAGES, macs=0.5)
+    yield from vary(ka.calibrate, {"batch_size": ()}, model=other, dataset=IMAGES, milliseconds=1e-9)
     names = {"model": (), "dataset": (), "policy": (None,), "observe": (None, print)}
     yield from vary(evaluate, names, model=model, dataset=[(IMAGES, LABELS)])
     yield from vary(initialize_from, {"model": (), "source": ()}, model=model, source=model)

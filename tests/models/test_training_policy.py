@@ -93,6 +93,70 @@ def test_gates_have_a_gradient_of_zero(data):
     }
 
 
+REDUCTIONS = {"top-k": ka.TopKPolicy(tokens=0.5), "merging": ka.MergePolicy(merged=4)}
+COUNTS = {"top-k": [17, 9, 5], "merging": [17, 13, 9]}
+
+
+@pytest.mark.parametrize("gates", [None, ka.GateConfig()])
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_fit_on_fewer_tokens(name, gates, data):
+    """Top-k and merging need no gates, and learn; evaluation computes everything, unless it is told otherwise."""
+    model = make_model(gates, training_policy=REDUCTIONS[name])
+    before = {weight.path: ops.convert_to_numpy(weight) for weight in model.trainable_weights}
+    trained = arrays(model(data[0], training=True))
+    np.testing.assert_array_equal(trained["token_keep"].sum(axis=2), [COUNTS[name]] * 64)
+    history = model.fit(*data, batch_size=16, epochs=3, verbose=0, validation_data=data).history
+    share = model.macs(REDUCTIONS[name]) / model.dense_macs
+    np.testing.assert_allclose(history["macs_share"], share, rtol=1e-5)
+    np.testing.assert_allclose(history["val_macs_share"], 1, rtol=1e-2)
+    assert history["loss"][-1] < history["loss"][0]
+    after = {weight.path: ops.convert_to_numpy(weight) for weight in model.trainable_weights}
+    still = {path for path, value in after.items() if (value == before[path]).all()}
+    assert still == {path for path in after if "_gate/" in path}  # only the gates learn nothing
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_gradients_on_fewer_tokens_are_those_of_the_loss(name, data):
+    """Of a weight that the decision, which is made by the attention of block 0, does not depend on."""
+    model = ka.AdaViTClassifier(ka.AdaViTBackbone(**{**SIZES, "depth": 2}), num_classes=5)
+    model.compile("sgd", LOSS, training_policy=REDUCTIONS[name])
+    images, labels = (ops.convert_to_tensor(each[:8]) for each in data)
+    _, _, gradient = gradients(model, images, labels)
+    path, value = next((path, value) for path, value in gradient.items() if "block_0/mlp/reduce/kernel" in path)
+    weight = next(weight for weight in model.trainable_weights if weight.path == path)
+    start, step = ops.convert_to_numpy(weight), 1e-2 * value / np.linalg.norm(value)
+
+    def loss_at(values):
+        weight.assign(values)
+        return float(ops.convert_to_numpy(LOSS(labels, model(images, policy=REDUCTIONS[name])["logits"])))
+
+    slope = (loss_at(start + step) - loss_at(start - step)) / 2e-2
+    assert slope == pytest.approx(np.linalg.norm(value), rel=0.05)
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_distillation_on_fewer_tokens(name, data):
+    model = make_model(None, training_policy=REDUCTIONS[name])
+    distillation = ka.DistillationLoss(attention_weight=1.0, token_weight=1.0)
+    options = {"teacher": make_model(None, training_policy=None), "distillation": distillation}
+    model.compile("sgd", LOSS, training_policy=REDUCTIONS[name], **options)
+    history = model.fit(*data, batch_size=32, verbose=0).history
+    for kind in ("logit", "attention", "token"):
+        assert np.isfinite(history[f"{kind}_distillation_loss"]).all()
+
+
+@pytest.mark.parametrize("policy", REDUCTIONS.values(), ids=REDUCTIONS)
+def test_reductions_are_saved_with_the_model(policy, tmp_path):
+    make_model(None, training_policy=policy).save(tmp_path / "model.keras")
+    assert keras.saving.load_model(tmp_path / "model.keras").training_policy == policy
+
+
+def test_with_patch_dropout(data):
+    model = ka.AdaViTClassifier(ka.AdaViTBackbone(**SIZES, patch_dropout=0.5), num_classes=5)
+    outputs = arrays(model(data[0], training=True, policy=ka.MergePolicy(2)))
+    np.testing.assert_array_equal(outputs["token_keep"].sum(axis=2), [[9, 7, 5]] * 64)
+
+
 def test_it_is_saved_with_the_model(data, tmp_path):
     model = make_model(budget=ka.BudgetLoss(macs_target=0.5))
     model.save(tmp_path / "model.keras")
@@ -106,8 +170,13 @@ def test_it_is_saved_with_the_model(data, tmp_path):
 @pytest.mark.parametrize(
     ("policy", "gates", "message"),
     [
-        (0.5, ka.GateConfig(), "`training_policy` must be a `RandomPolicy` or None. Received: training_policy=0.5"),
-        (ka.OpenPolicy(), ka.GateConfig(), "`training_policy` must be a `RandomPolicy` or None"),
+        (
+            0.5,
+            ka.GateConfig(),
+            "`training_policy` must be a `RandomPolicy`, a `TopKPolicy`, a `MergePolicy` or None. R",
+        ),
+        (ka.OpenPolicy(), ka.GateConfig(), "`training_policy` must be a `RandomPolicy`, a `TopKPolicy`"),
+        (ka.TopKPolicy(blocks=(3,)), None, "`blocks` must be below the depth of the model, 3. Received: blocks=(3,)"),
         (POLICY, None, "`training_policy` needs a model with gates"),
         (POLICY, ka.GateConfig(heads=None), "`heads` must be 1 for a model without such gates. Received: heads=0.6"),
     ],

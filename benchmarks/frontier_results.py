@@ -1,0 +1,140 @@
+"""What the models of the frontier reach, at what cost: evaluated, timed side by side, written and drawn."""
+
+import csv
+import dataclasses
+import json
+import platform
+from pathlib import Path
+
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
+from scipy import stats
+from turns import time_in_turns
+
+from keras_adavit.evaluation.analysis import Breakdown
+from keras_adavit.evaluation.comparison import compare_decisions
+from keras_adavit.evaluation.evaluate import evaluate
+from keras_adavit.experiments.recipe_file import load_recipe
+from keras_adavit.models.saved import load_model
+
+ROUNDS = 5
+SIDE = 64  # of a photo that a box is given in, in pixels
+TIMED = {32: 256, 1: 64}  # images of a turn, by batch size
+
+
+def write_results(data, images, runs, results):
+    """Evaluates every finished run of a data set, and writes `frontier-DATA.json`, `.csv` and `.svg`.
+
+    Args:
+        data: Name of the data set.
+        images: Folder of its images.
+        runs: Folder with a folder a seed, each with a folder a model.
+        results: Where the files go.
+    """
+    found = []
+    finished = sorted(path.parent for path in runs.glob("seed-*/*/results.json"))
+    splits = load_recipe(finished[0] / "recipe.py").data.load(100, seed=0)
+    validation = splits.validation.cache()
+    boxes = read_boxes(images / "boxes.tsv", splits.files) if data == "tiny_imagenet" else None
+    models = {}
+    for folder in finished:
+        recipe = load_recipe(folder / "recipe.py")
+        adaptive = recipe.adaptive.epochs > 0
+        model = load_model(folder / ("adaptive" if adaptive else "dense") / "last.keras")
+        dense_macs = models.get("dense", model).dense_macs
+        breakdown = Breakdown()
+        figures = evaluate(model, validation, recipe.adaptive.policy if adaptive else None, breakdown.add)
+        row = {
+            "model": folder.name,
+            "seed": recipe.seed,
+            "top1": figures.top1,
+            "macs": figures.macs_mean,
+            "macs_share": figures.macs_mean / dense_macs,
+        }
+        if adaptive and recipe.adaptive.policy is None:
+            start = load_model(recipe.dense_model)
+            row |= dataclasses.asdict(compare_decisions(model, validation, start))
+            if boxes is not None:
+                row |= box_usage(breakdown.arrays()["token_keep"], boxes, model.backbone)
+        found.append(row)
+        print(json.dumps(row), flush=True)
+        models.setdefault(folder.name, model)
+    times = time_models(models, validation)
+    for row in found:
+        row |= times[row["model"]]
+    about = {"processor": processor(), "backend": keras.backend.backend(), "images": figures.images, "models": found}
+    (results / f"frontier-{data}.json").write_text(json.dumps(about, indent=2) + "\n")
+    draw(found, results / f"frontier-{data}.svg")
+
+
+def draw(rows, path):
+    """Draws top-1 against MACs, and against time, of every model; a line joins budgets of the same kind."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
+    for axis, key, title in zip(
+        axes, ("macs_share", "time_batch_32"), ("MACs", "time an image, batch 32"), strict=True
+    ):
+        for row in rows:
+            style = {"marker": "o", "color": "tab:blue"} if row["model"].startswith("adaptive") else {"marker": "s"}
+            axis.plot(row[key], 100 * row["top1"], **style, linestyle="")
+            axis.annotate(row["model"], (row[key], 100 * row["top1"]), (4, 4), textcoords="offset points", fontsize=7)
+        axis.set_xlabel(f"{title}, share of the dense model's")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("top-1, %")
+    figure.savefig(path)
+
+
+def time_models(models, validation):
+    """Time an image of each model, packed, over that of `dense`, in turns on the same images, by batch size."""
+    images = np.concatenate([np.asarray(images) for images, _ in validation.take(3)])
+    ratios = {name: {} for name in models}
+    for size, count in TIMED.items():
+        runs = {}
+        for name, model in models.items():
+            model.execution = "packed" if model.backbone.gates is not None else "masked"
+            runs[name] = model.predict_on_batch
+        seconds, _ = time_in_turns(runs, images[:count], size, ROUNDS)
+        for name in models:
+            each = np.divide(seconds[name], seconds["dense"])
+            ratios[name][f"time_batch_{size}"] = float(np.median(each))
+    return ratios
+
+
+def read_boxes(path, files):
+    """The box of the object in each validation photo, in shares of its side: array (N, 4) of x0, y0, x1, y1."""
+    with path.open() as file:
+        boxes = {name: box for split, name, *box in csv.reader(file, delimiter="\t") if split == "val"}
+    names = [Path(file).name for file in files if Path(file).parent.parent.name == "val"]
+    return np.array([boxes[name] for name in names], dtype="float64") / SIDE
+
+
+def box_usage(token_keep, boxes, backbone):
+    """How often patches are kept whose centre is in the box, and others.
+
+    Args:
+        token_keep: Booleans (N, L, T).
+        boxes: Array (N, 4), in shares of the side.
+        backbone: The model's, which says how many patches a side has.
+
+    Returns:
+        A dict of `kept_in_box` and `kept_outside`, means over photos with both kinds, and `box_correlation`:
+        Spearman's, of the share of the photo that the box takes and the patches kept.
+    """
+    side = backbone.image_size // backbone.patch_size
+    centres = (np.arange(side) + 0.5) / side
+    x0, y0, x1, y1 = boxes.T[:, :, None]
+    inside = ((centres >= y0) & (centres <= y1))[:, :, None] & ((centres >= x0) & (centres <= x1))[:, None]  # (N, S, S)
+    inside = inside.reshape(len(boxes), -1)
+    kept = token_keep[:, :, 1:].mean(axis=1)  # (N, T-1)
+    both = inside.any(axis=1) & ~inside.all(axis=1)
+    means = [np.average(kept[both], axis=1, weights=mask[both]).mean() for mask in (inside, ~inside)]
+    correlation = stats.spearmanr(inside.mean(axis=1), kept.mean(axis=1)).statistic
+    return {"kept_in_box": means[0], "kept_outside": means[1], "box_correlation": float(correlation)}
+
+
+def processor():
+    """The processor's name."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

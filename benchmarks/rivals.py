@@ -1,0 +1,105 @@
+"""The models of the frontier: an adaptive one and its rivals, recipes of the same data, seeds and epochs in all."""
+
+import dataclasses
+
+from keras_adavit.experiments import (
+    AdaptiveTraining,
+    Augment,
+    BudgetLoss,
+    DenseTraining,
+    DistillationLoss,
+    GateConfig,
+    ImageFolder,
+    Model,
+    RandomPolicy,
+    Recipe,
+)
+
+START_EPOCHS, ADAPTIVE_EPOCHS = 3, 5  # of a model with gates; all others train as long in one go
+RATE = 1e-3
+SIZES = {"width": 96, "depth": 6, "num_heads": 3, "mlp_ratio": 2.0, "stem": "conv"}
+DATA = {"cifar10": {"image_size": 32, "patch_size": 4}, "tiny_imagenet": {"image_size": 64, "patch_size": 8}}
+CROP = {"cifar10": (0.5, 1.0), "tiny_imagenet": (0.35, 1.0)}  # of a small photo much is needed
+SUBLAYERS = {"heads": None, "blocks": True, "tokens": False}
+HEADS = {"heads": "full", "blocks": False, "tokens": False}
+ALL = {"heads": "full", "blocks": True, "tokens": True}
+
+
+def rivals(data, folder, seed, start):
+    """Recipes by name.
+
+    Args:
+        data: `"cifar10"` or `"tiny_imagenet"`.
+        folder: Folder of its images, with `train` and `val`.
+        seed: Seed of everything.
+        start: Where the recipe `start` leaves its dense model (.keras), to which gates are added.
+
+    Returns:
+        A dict; those that need `start` or `settled` come after it.
+    """
+    sizes = {**SIZES, "patch_size": DATA[data]["patch_size"]}
+    base = Recipe(
+        name=data,
+        data=ImageFolder(
+            path=str(folder),
+            image_size=DATA[data]["image_size"],
+            crop_fraction=1.0,
+            augment=Augment(crop_scale=CROP[data]),
+            check_images=False,
+        ),
+        model=Model(**sizes),
+        gates=GateConfig(tokens=True, heads=None, blocks=False, temperature=1.0, token_threshold=0.5),
+        budget=BudgetLoss(macs_target=0.5, noise_free=True),
+        dense=DenseTraining(learning_rate=RATE, label_smoothing=0.1, drop_path=0.05),
+        adaptive=AdaptiveTraining(
+            epochs=ADAPTIVE_EPOCHS,
+            learning_rate=RATE,
+            gate_learning_rate=5 * RATE,
+            warmup=0.05,
+            budget_ramp=0.3,
+            label_smoothing=0.1,
+            calibrate=True,
+        ),
+        batch_size=128,
+        seed=seed,
+        xla=True,
+    )
+
+    def dense(epochs=START_EPOCHS + ADAPTIVE_EPOCHS, final=1e-5, **sizes_changed):
+        return dataclasses.replace(
+            base,
+            model=Model(**{**sizes, **sizes_changed}),
+            dense=dataclasses.replace(base.dense, epochs=epochs, final_learning_rate=final),
+            adaptive=dataclasses.replace(base.adaptive, epochs=0, calibrate=False),
+        )
+
+    def adaptive(macs=0.5, gates=(), distillation=None, dense_model=start, **training):
+        return dataclasses.replace(
+            base,
+            dense_model=str(dense_model),
+            budget=dataclasses.replace(base.budget, macs_target=macs),
+            gates=dataclasses.replace(base.gates, **dict(gates)),
+            adaptive=dataclasses.replace(base.adaptive, **training),
+            distillation=distillation,
+        )
+
+    chance = RandomPolicy(tokens=0.48, seed=seed)
+    settled = start.parents[2] / "settled" / "dense" / "last.keras"
+    teacher = DistillationLoss(attention_weight=0.0, temperature=2.0)
+    return {
+        # Its learning rate does not fall: that of the adaptive model goes on from there.
+        "start": dense(START_EPOCHS, final=RATE),
+        "adaptive-0.5": adaptive(),
+        "shallow": dense(depth=SIZES["depth"] // 2),
+        "dense": dense(),
+        "narrow": dense(width=66),
+        "settled": dense(START_EPOCHS),
+        "restarted": adaptive(dense_model=settled),
+        "distilled": adaptive(dense_model=settled, distillation=teacher),
+        "adaptive-0.35": adaptive(0.35),
+        "adaptive-0.7": adaptive(0.7),
+        "all gates": adaptive(gates=ALL),
+        "heads alone": adaptive(gates=HEADS),
+        "sub-layers alone": adaptive(gates=SUBLAYERS),
+        "random": adaptive(policy=chance, calibrate=False),
+    }
