@@ -27,6 +27,7 @@ def export(model, path, format="saved_model", execution="packed", overwrite=Fals
 
     ```python
     ka.export(model, "exported", format="saved_model", execution="packed")
+    model.preprocessing = ka.Preprocessing()  # a model that `train` wrote knows it
     ka.export(model, "model.onnx", format="onnx", preprocessing=True)  # takes photos
     ```
 
