@@ -111,7 +111,7 @@ def listen(host, port):
     try:
         return socket.create_server((host, port), backlog=1024)
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = (error.strerror or str(error)).partition(" (while")[0]  # Python adds the address once more
         raise InputError(
             f"`--host` and `--port` must be an address of this machine and a free port. "
             f"Received: {host}:{port} ({reason})"

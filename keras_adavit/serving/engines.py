@@ -12,10 +12,9 @@ from keras import ops
 
 from keras_adavit.data.preprocessing import Preprocessing
 from keras_adavit.errors import InputError, printable
-from keras_adavit.evaluation.calibration import calibrate, find_thresholds
+from keras_adavit.evaluation.calibration import calibrate
+from keras_adavit.evaluation.thresholds import GATE_KINDS, find_thresholds, gates_of
 from keras_adavit.models.validation import check_takes_photos
-
-GATE_KINDS = ("tokens", "heads", "blocks")
 
 
 class KerasEngine:
@@ -123,8 +122,4 @@ def keep_from_images(graph):
 
 def gate_thresholds(model):
     """The threshold variables of all gates of a model, none in a dense one."""
-    gates = model.backbone.gates
-    if gates is None:
-        return []
-    has = {"tokens": gates.tokens, "heads": gates.heads is not None, "blocks": gates.blocks}
-    return find_thresholds(model, [kind for kind in GATE_KINDS if has[kind]])
+    return find_thresholds(model, [kind for kind in GATE_KINDS if any(gates_of(model, kind))])

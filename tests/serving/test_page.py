@@ -1,19 +1,12 @@
 """The page in a real browser: a photo is dropped, and the answer is seen."""
 
 import base64
-import io
 import shutil
 
-import numpy as np
 import pytest
-from gated import make_model
 from PIL import Image
-from served import need_server, served
-
-import keras_adavit as ka
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-NAMES = ("ant", "a bee of a very long name that is longer than a narrow page is wide, and goes on", "cat", "dog", "elk")
 DROP = """([content, name, type]) => {
     const bytes = Uint8Array.from(atob(content), sign => sign.charCodeAt(0)), transfer = new DataTransfer();
     transfer.items.add(new File([bytes], name, {type}));
@@ -25,32 +18,8 @@ DROP = """([content, name, type]) => {
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
+    pytest.mark.usefixtures("one_backend"),
 ]
-
-
-def photo(width=300, height=200):
-    """A photo as PNG, in base64: a bright disc on a smooth background."""
-    x, y = np.meshgrid(np.linspace(-1.5, 1.5, width), np.linspace(-1, 1, height))
-    pixels = np.stack([128 + 80 * x, 128 + 90 * y, np.where(x**2 + y**2 < 0.3, 255, 60)], axis=-1)
-    file = io.BytesIO()
-    Image.fromarray(pixels.clip(0, 255).astype("uint8")).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    need_server()
-    folder = tmp_path_factory.mktemp("page")
-    model = make_model()
-    model.class_names, model.preprocessing = NAMES, ka.Preprocessing()
-    model.save(folder / "model.keras")
-    (folder / "photos").mkdir()
-    for number in range(4):
-        noise = np.random.default_rng(number).integers(0, 256, (40, 50, 3)).astype("uint8")
-        Image.fromarray(noise).save(folder / "photos" / f"{number}.png")
-    given = (folder / "model.keras", "--macs", 0.4, "--data", folder / "photos")
-    with served(*given) as (_, address):
-        yield address
 
 
 @pytest.fixture(scope="module")
@@ -76,29 +45,35 @@ def page(request, browser, address):
     page.close()
 
 
+def width_of(photo):
+    with Image.open(photo) as opened:
+        return opened.width
+
+
 def overflow(page):
     """Pixels by which the page is wider than its window."""
     return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
 
 
-def test_a_dropped_photo_is_answered(page, tmp_path):
+def test_a_dropped_photo_is_answered(page, files):
     page, errors = page
-    page.evaluate(DROP, [photo(), "disc.png", "image/png"])
+    photo = files[0][4]
+    page.evaluate(DROP, [base64.b64encode(photo.read_bytes()).decode(), photo.name, "image/jpeg"])
     page.wait_for_selector("#result:not([hidden])")
     assert page.locator("#classes li").count() == 5
     shares = [float(text.split()[0]) for text in page.locator("#classes .name span:last-child").all_inner_texts()]
     assert sum(shares) == pytest.approx(100, abs=3)
     assert shares == sorted(shares, reverse=True)
     assert "of the dense model’s" in page.inner_text("#macs")
-    assert page.get_attribute("#photo", "alt") == "disc.png"
-    page.wait_for_function("document.getElementById('photo').naturalWidth === 300")
+    assert page.get_attribute("#photo", "alt") == photo.name
+    page.wait_for_function("width => document.getElementById('photo').naturalWidth === width", arg=width_of(photo))
     assert page.inner_text("#which") == "All blocks, in the mean; skipped patches are covered"
     before = page.evaluate("document.getElementById('cover').toDataURL()")
     page.locator("#block").fill("2")
     assert page.inner_text("#which") == "Block 2 of 3; skipped patches are covered"
     assert page.evaluate("document.getElementById('cover').toDataURL()") != before
     cost = page.inner_text("#macs")
-    page.select_option("#budget", "0.4")
+    page.select_option("#budget", "0.3")
     page.wait_for_function("cost => document.getElementById('macs').innerText !== cost", arg=cost)
     assert overflow(page) <= 0
     assert errors == []

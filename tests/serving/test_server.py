@@ -6,78 +6,20 @@ import signal
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 import requests
 from gated import make_model
-from PIL import Image
-from served import ask, need_server, served, start
+from served import ask, served, start
 
 import keras_adavit as ka
 from keras_adavit.commands.main import main
-from keras_adavit.evaluation.predict import predict, read_photos
+from keras_adavit.evaluation.predict import read_photos
 
-SAMPLE = Path(__file__).parents[3] / "shared" / "imagenet_sample"
-NAMES = ("ant", "bee", "cat", "dog", "elk")
-SIDES = (30, 64, 200, 333, 500, 800, 1500, 3000, 5000)  # of photos, the longer one
-BUDGETS = (0.3, 0.5)
-CLIENTS, REQUESTS = 16, 200
+CLIENTS, REQUESTS, BUDGETS = 16, 200, (0.3, 0.5)
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not SAMPLE.is_dir(), reason="../shared/imagenet_sample is not there"),
-]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _extra():
-    need_server()
-
-
-@pytest.fixture(scope="module")
-def model():
-    model = make_model()
-    model.class_names = NAMES
-    model.preprocessing = ka.Preprocessing()
-    return model
-
-
-@pytest.fixture(scope="module")
-def folder(model, tmp_path_factory):
-    """The model, `good` photos of many sizes, and `bad` files."""
-    folder = tmp_path_factory.mktemp("served")
-    model.save(folder / "model.keras")
-    (folder / "good").mkdir()
-    (folder / "bad").mkdir()
-    for index, file in enumerate(sorted(SAMPLE.glob("*/*.JPEG"))[:27]):
-        photo, side = Image.open(file).convert("RGB"), SIDES[index % len(SIDES)]
-        scale = side / max(photo.size)
-        photo = photo.resize([max(1, round(length * scale)) for length in photo.size])
-        photo = photo.convert("L") if index % 5 == 1 else photo
-        photo.save(folder / "good" / (f"{index:02d}.png" if index % 4 == 3 and side < 1000 else f"{index:02d}.jpg"))
-    whole = (folder / "good" / "04.jpg").read_bytes()
-    bad = {"empty.jpg": b"", "text.jpg": b"no photo", "half.jpg": whole[: len(whole) // 2], "head.png": whole[:30]}
-    for name, content in bad.items():
-        (folder / "bad" / name).write_bytes(content)
-    Image.new("1", (20_000, 20_000)).save(folder / "bad" / "bomb.png")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def expected(model, folder):
-    """What `evaluate --images` says of each good photo."""
-    files = sorted((folder / "good").iterdir())
-    return dict(zip(files, predict(model, read_photos(list(map(str, files)), model, 9)), strict=True))
-
-
-@pytest.fixture(scope="module")
-def address(folder):
-    """The address of a server with budgets."""
-    given = (folder / "model.keras", "--macs", *BUDGETS, "--data", folder / "good")
-    with served(*given) as (_, address):
-        yield address
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_backend")]
 
 
 def assert_right(found, expected):
@@ -106,9 +48,9 @@ def assert_all_right(answers, expected):
             assert re.fullmatch(r"[^\n]+ Received: [^\n]+", told["error"])
 
 
-def test_many_clients_at_once(address, folder, expected):
-    good, bad = (sorted((folder / name).iterdir()) for name in ("good", "bad"))
-    answers = load(address, good, bad, REQUESTS)
+def test_many_clients_at_once(address, files, expected):
+    before = read_metrics(address)
+    answers = load(address, *files, REQUESTS)
     assert_all_right(answers, expected)
     assert {told["error"] for _, (status, told) in answers if status != 200} == {
         "The file must be a photo. Received: an empty file",
@@ -116,11 +58,16 @@ def test_many_clients_at_once(address, folder, expected):
         "The photo must be a whole file. Received: one that cannot be decoded",
         "The photo must have at most 50,000,000 pixels. Received: many more",
     }
-    figures = requests.get(f"{address}/metrics", timeout=10).text
-    told = {name: float(re.search(rf"^adavit_{name} (\S+)", figures, re.M)[1]) for name in FIGURES}
+    told = {name: value - before[name] for name, value in read_metrics(address).items()}
     assert told["photos_total"] == told["macs_share_count"] == told["batch_size_sum"] == 180
     assert told["request_seconds_count"] == 200
     assert told["batch_size_count"] < 180  # some shared a batch
+
+
+def read_metrics(address):
+    """Some of the figures that `/metrics` tells."""
+    text = requests.get(f"{address}/metrics", timeout=60).text
+    return {name: float(re.search(rf"^adavit_{name} (\S+)", text, re.M)[1]) for name in FIGURES}
 
 
 FIGURES = ("photos_total", "macs_share_count", "batch_size_sum", "batch_size_count", "request_seconds_count")
@@ -144,23 +91,23 @@ def test_several_files_in_a_request(address, folder, expected, model):
         assert (policy["grid"], policy["crop_fraction"]) == (4, 0.875)
 
 
-def test_budgets(address, folder, expected):
-    files = sorted((folder / "good").iterdir())
+def test_budgets(address, files, expected):
+    good, _ = files
     shares = {}
     for macs in BUDGETS:
-        _, told = ask(address, *files, macs=macs)
+        _, told = ask(address, *good, macs=macs)
         shares[macs] = np.mean([found["macs_share"] for found in told["predictions"]])
     assert all(share == pytest.approx(macs, abs=0.05) for macs, share in shares.items())
-    assert_right(ask(address, files[0])[1]["predictions"][0], expected[files[0]])  # the model's own, again
-    assert requests.get(f"{address}/health", timeout=10).json() == {"status": "ok", "budgets": list(BUDGETS)}
+    assert_right(ask(address, good[0])[1]["predictions"][0], expected[good[0]])  # the model's own, again
+    assert requests.get(f"{address}/health", timeout=60).json() == {"status": "ok", "budgets": list(BUDGETS)}
     for macs in ("0.4", "much", "nan"):
-        status, told = ask(address, files[0], macs=macs)
+        status, told = ask(address, good[0], macs=macs)
         assert (status, told["error"]) == (400, f"`macs` must be one of 0.3, 0.5. Received: macs={macs}")
 
 
 def test_other_requests_get_a_sentence(address):
     def said(method, path, **options):
-        reply = requests.request(method, f"{address}{path}", timeout=30, **options)
+        reply = requests.request(method, f"{address}{path}", timeout=60, **options)
         return reply.status_code, reply.json()["error"]
 
     form = "The request must be a form (multipart/form-data) of JPEG or PNG files. Received: "
@@ -180,48 +127,25 @@ def test_other_requests_get_a_sentence(address):
     assert said("GET", "/none") == (404, "Not Found")
 
 
-def test_killed_and_started_again_it_serves(folder, expected):
-    file = sorted(expected)[0]
-    process, address = start(folder / "model.keras")
-    port = address.rpartition(":")[2]
+def test_an_exported_file_is_served_and_after_a_kill_again(model, folder, files, expected):
+    pytest.importorskip("tf2onnx", reason="ONNX needs the extra `export`")
+    ka.export(model, folder / "model.onnx", "onnx", preprocessing=True)
+    process, address = start(folder / "model.onnx", "--wait", "0")
+    assert_all_right(load(address, *files, 60), expected)
+    good = files[0][0]
+    assert ask(address, good, macs=0.3)[1] == {
+        "error": "`macs` must be left out: the server was started without budgets. Received: macs=0.3"
+    }
     with ThreadPoolExecutor(4) as clients:
         threading.Timer(0.3, lambda: os.kill(process.pid, signal.SIGKILL)).start()
-        replies = [clients.submit(ask, address, file) for _ in range(400)]
-    process.wait()
+        replies = [clients.submit(ask, address, good) for _ in range(400)]
     process.communicate()
     assert any(reply.exception() for reply in replies)
-    with served(folder / "model.keras", "--port", port) as (process, address):
-        assert_right(ask(address, file)[1]["predictions"][0], expected[file])
+    with served(folder / "model.onnx", "--port", address.rpartition(":")[2]) as (process, address):
+        assert_right(ask(address, good)[1]["predictions"][0], expected[good])
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=60)
         assert process.stderr.read() == b""
-
-
-def test_an_exported_file_is_served(model, folder, expected):
-    pytest.importorskip("tf2onnx", reason="ONNX needs the extra `export`")
-    ka.export(model, folder / "model.onnx", "onnx", preprocessing=True)
-    good, bad = (sorted((folder / name).iterdir()) for name in ("good", "bad"))
-    with served(folder / "model.onnx", "--wait", "0") as (_, address):
-        assert_all_right(load(address, good, bad, 60), expected)
-        assert ask(address, good[0], macs=0.3)[1] == {
-            "error": "`macs` must be left out: the server was started without budgets. Received: macs=0.3"
-        }
-
-
-def resident(process):
-    """Bytes of memory of a process."""
-    return 1024 * int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())[1])
-
-
-def test_memory_stays(folder, expected, exhaustive):
-    if not exhaustive:
-        pytest.skip("takes minutes: --exhaustive")
-    good, bad = (sorted((folder / name).iterdir()) for name in ("good", "bad"))
-    with served(folder / "model.keras") as (process, address):
-        load(address, good, bad, 200)
-        before = resident(process)
-        load(address, good, bad, 1800)
-        assert resident(process) < 1.15 * before
 
 
 @pytest.mark.parametrize(
