@@ -46,6 +46,8 @@ def main():
     parser.add_argument("folder")
     parser.add_argument("--batch-size", type=int, nargs="+", default=[32])
     parser.add_argument("--rounds", type=int, default=5)
+    names = [name for name, *_ in RUNTIMES]
+    parser.add_argument("--runtimes", nargs="+", choices=names, default=names)
     arguments = parser.parse_args()
     data = np.load(f"{arguments.folder}/images.npz")
     most = len(data["images"])
@@ -53,6 +55,8 @@ def main():
         parser.error(f"`--batch-size` must be at most the {most} images exported. Received: {arguments.batch_size}")
     print(processor())
     for name, load, precisions in RUNTIMES:
+        if name not in arguments.runtimes:
+            continue
         names = [kind + precision for precision in precisions for kind in KINDS]
         models = {each: load(f"{arguments.folder}/{each}") for each in names}
         for size in arguments.batch_size:
@@ -81,9 +85,14 @@ def agreement(models, kind, images):
     parts = [images[start : start + SMALLEST_TURN] for start in range(0, len(images), SMALLEST_TURN)]
     found = [[models[kind + precision](part) for part in parts] for precision in ("", "-int8")]
     one, other = ({key: np.concatenate([part[key] for part in each]) for key in each[0]} for each in found)
-    top1 = (one["logits"].argmax(1) == other["logits"].argmax(1)).mean()
-    keeps = np.mean([(one[key] == other[key]).mean() for key in ("token_keep", "head_keep", "block_keep")])
-    return f"top-1 the same on {top1:.1%} of {len(images)} images, {keeps:.2%} of the decisions"
+    top1 = (one["logits"].argmax(1) == other["logits"].argmax(1)).sum()
+    same = [(one[key] == other[key]).reshape(len(images), -1) for key in ("token_keep", "head_keep", "block_keep")]
+    every, keeps = np.all([each.all(1) for each in same], axis=0).sum(), np.mean([each.mean() for each in same])
+    difference = np.linalg.norm(other["logits"] - one["logits"]) / np.linalg.norm(one["logits"])
+    return (
+        f"of {len(images)} images {top1} get the same class and {every} the same decisions throughout, {keeps:.2%} of "
+        f"all decisions are the same, logits differ by {difference:.3f} of their norm"
+    )
 
 
 if __name__ == "__main__":

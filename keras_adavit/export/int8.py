@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 FLOAT32 = ("_gate", "/stem", "/head")  # in the names of products that are not rounded: they decide, or take few MACs
@@ -31,9 +32,12 @@ def quantize_to_int8(model):
                 nodes_to_exclude=kept,
                 extra_options={"EnableSubgraph": True},
             )
-            return onnx.load(path)
+            quantised = onnx.load(path)
     finally:
         logger.removeFilter(is_no_advice)
+    for graph in graphs(quantised.graph):
+        sort_nodes(graph)
+    return quantised
 
 
 def is_no_advice(record):
@@ -43,9 +47,32 @@ def is_no_advice(record):
 
 def products(graph):
     """The matrix products of a graph and of its branches."""
+    return [node for part in graphs(graph) for node in part.node if node.op_type == "MatMul"]
+
+
+def graphs(graph):
+    """A graph and those of its branches, recursively."""
+    yield graph
     for node in graph.node:
-        if node.op_type == "MatMul":
-            yield node
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from products(attribute.g)
+                yield from graphs(attribute.g)
+
+
+def sort_nodes(graph):
+    """Puts every node after those whose outputs it reads, in its branches too, which ONNX Runtime's tools overlook."""
+    nodes = list(graph.node)
+    producers = {output: index for index, node in enumerate(nodes) for output in node.output}
+    needed = {index: {producers[name] for name in read_by(node) & producers.keys()} for index, node in enumerate(nodes)}
+    order = list(TopologicalSorter(needed).static_order())
+    del graph.node[:]
+    graph.node.extend(nodes[index] for index in order)
+
+
+def read_by(node):
+    """The set of names that a node reads, or its branches."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            names.update(name for part in graphs(attribute.g) for inner in part.node for name in inner.input)
+    return names

@@ -6,7 +6,7 @@ import warnings
 import keras
 import numpy as np
 
-from keras_adavit.export.int8 import quantize_to_int8
+from keras_adavit.export.int8 import graphs, quantize_to_int8
 from keras_adavit.export.onnx_photos import prepend_preprocessing
 from keras_adavit.export.wrapper import ExportedModel
 
@@ -41,15 +41,6 @@ def metadata(model):
         "dense_macs": model.dense_macs,
     }
     return {key: json.dumps(value) for key, value in known.items() if value is not None}
-
-
-def graphs(graph):
-    """A graph and those of its branches, recursively."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from graphs(attribute.g)
 
 
 def divide_before_erf(graph):

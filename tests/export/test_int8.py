@@ -1,12 +1,12 @@
 """ONNX in int8: what is packed is rounded too, what decides is not."""
 
+import keras
 import numpy as np
 import pytest
 from gated import make_model
 from keras import ops
 
 import keras_adavit as ka
-from keras_adavit.export import check
 from keras_adavit.gating.policy import POLICY_KEYS
 
 
@@ -14,7 +14,10 @@ from keras_adavit.gating.policy import POLICY_KEYS
 def exported(request, tmp_path_factory):
     """A model, and its file in int8, which takes photos."""
     pytest.importorskip("tf2onnx", reason="ONNX needs the extra `export`")
-    model, path = make_model(depth=2), tmp_path_factory.mktemp("int8") / "model.onnx"
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("the graph is TensorFlow's on every backend: on TensorFlow alone")
+    keras.utils.set_random_seed(0)
+    model, path = make_model(), tmp_path_factory.mktemp("int8") / "model.onnx"
     model.preprocessing = ka.Preprocessing(crop_fraction=1.0)
     ka.export(model, path, "onnx", request.param, preprocessing=True, quantize="int8")
     return model, path
@@ -30,7 +33,7 @@ def test_products_by_weights_are_integers_but_for_those_that_decide(exported):
     assert len(integers) == 4 * model.backbone.depth  # qkv, projection and the MLP's two, those in branches included
     floats = [node.name for node in nodes if node.op_type == "MatMul"]
     gates = [name for name in floats if "_gate" in name]
-    assert len(gates) == 2 + 1 + 1  # tokens in both blocks, heads and sub-layers in the second
+    assert len(gates) == 3 + 2 + 2  # tokens in every block, heads and sub-layers from the second on
     assert any("/stem" in name for name in floats)
     assert any("/head" in name for name in floats)
 
@@ -75,14 +78,3 @@ def test_bad_input(options, message, tmp_path):
     with pytest.raises(ka.InputError, match=message):
         ka.export(make_model(), tmp_path / "model", **{"format": "onnx", **options})
     assert list(tmp_path.iterdir()) == []
-
-
-def test_what_is_too_far_is_refused():
-    outputs = {key: np.ones((4, 10)) for key in ("logits", *POLICY_KEYS)}
-    check.check_near(outputs, outputs | {"logits": np.full((4, 10), 1.2)})
-    for key, value in (("logits", np.full((4, 10), np.nan)), ("logits", np.zeros((4, 10))), *TURNED):
-        with pytest.raises(RuntimeError, match="What was quantised is too far from the model"):
-            check.check_near(outputs, outputs | {key: value})
-
-
-TURNED = [("token_keep", np.zeros((4, 10)))]
