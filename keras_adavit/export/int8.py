@@ -12,7 +12,8 @@ def quantize_to_int8(model):
     """An ONNX model with the products by constant weights of another in int8, those of branches included.
 
     Weights are rounded ahead, a scale a column; activations when it runs, a scale a product. Gates, stem, classifier,
-    normalisations and attention itself stay in float32.
+    normalisations and attention itself stay in float32; so do products by the weights of some heads, which are
+    gathered when it runs.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic

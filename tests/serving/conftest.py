@@ -88,6 +88,14 @@ def expected(model, files):
 
 
 @pytest.fixture(scope="session")
+def onnx_file(one_backend, model, folder):
+    """The model, exported with what photos need."""
+    pytest.importorskip("tf2onnx", reason="ONNX needs the extra `export`")
+    ka.export(model, folder / "model.onnx", "onnx", preprocessing=True)
+    return folder / "model.onnx"
+
+
+@pytest.fixture(scope="session")
 def address(one_backend, folder):
     """The address of a server with budgets."""
     given = (folder / "model.keras", "--macs", *BUDGETS, "--data", folder / "good")

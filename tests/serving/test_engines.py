@@ -38,10 +38,8 @@ def test_a_model(engines, model):
 
 
 @pytest.mark.slow
-def test_a_file(engines, model, tmp_path, one_backend):
-    pytest.importorskip("tf2onnx", reason="ONNX needs the extra `export`")
-    ka.export(model, tmp_path / "model.onnx", "onnx", preprocessing=True)
-    engine = engines.OnnxEngine(tmp_path / "model.onnx")
+def test_a_file(engines, model, onnx_file):
+    engine = engines.OnnxEngine(onnx_file)
     assert_like_the_model(engine, model)
     assert engine.budgets == {None: None}
 

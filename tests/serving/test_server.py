@@ -13,7 +13,6 @@ import requests
 from gated import make_model
 from served import ask, served, start
 
-import keras_adavit as ka
 from keras_adavit.commands.main import main
 from keras_adavit.evaluation.predict import read_photos
 
@@ -127,10 +126,8 @@ def test_other_requests_get_a_sentence(address):
     assert said("GET", "/none") == (404, "Not Found")
 
 
-def test_an_exported_file_is_served_and_after_a_kill_again(model, folder, files, expected):
-    pytest.importorskip("tf2onnx", reason="ONNX needs the extra `export`")
-    ka.export(model, folder / "model.onnx", "onnx", preprocessing=True)
-    process, address = start(folder / "model.onnx", "--wait", "0")
+def test_an_exported_file_is_served_and_after_a_kill_again(onnx_file, files, expected):
+    process, address = start(onnx_file, "--wait", "0")
     assert_all_right(load(address, *files, 60), expected)
     good = files[0][0]
     assert ask(address, good, macs=0.3)[1] == {
@@ -141,7 +138,7 @@ def test_an_exported_file_is_served_and_after_a_kill_again(model, folder, files,
         replies = [clients.submit(ask, address, good) for _ in range(400)]
     process.communicate()
     assert any(reply.exception() for reply in replies)
-    with served(folder / "model.onnx", "--port", address.rpartition(":")[2]) as (process, address):
+    with served(onnx_file, "--port", address.rpartition(":")[2]) as (process, address):
         assert_right(ask(address, good)[1]["predictions"][0], expected[good])
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=60)
