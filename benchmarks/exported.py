@@ -1,6 +1,8 @@
-"""The exported models in their own runtimes, dense and packed in turns; this process never imports keras_adavit.
+"""The exported models in their own runtimes, dense and packed, in float32 and int8, in turns.
 
-python benchmarks/inference.py --export exported && python benchmarks/exported.py exported
+This process never imports keras_adavit.
+
+    python benchmarks/inference.py --export exported && python benchmarks/exported.py exported
 """
 
 import argparse
@@ -11,7 +13,9 @@ import sys
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
-from turns import SMALLEST_TURN, time_in_turns
+from turns import SMALLEST_TURN, processor, time_in_turns
+
+KINDS = ("dense", "packed")
 
 
 def onnx_runtime(path):
@@ -34,33 +38,61 @@ def saved_model(path):
     return run
 
 
+RUNTIMES = (("ONNX Runtime", onnx_runtime, ("", "-int8")), ("SavedModel", saved_model, ("",)))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
     parser.add_argument("--batch-size", type=int, nargs="+", default=[32])
     parser.add_argument("--rounds", type=int, default=5)
+    names = [name for name, *_ in RUNTIMES]
+    parser.add_argument("--runtimes", nargs="+", choices=names, default=names)
     arguments = parser.parse_args()
     data = np.load(f"{arguments.folder}/images.npz")
-    for name, load in (("ONNX Runtime", onnx_runtime), ("SavedModel", saved_model)):
-        models = {kind: load(f"{arguments.folder}/{kind}") for kind in ("dense", "packed")}
+    most = len(data["images"])
+    if max(arguments.batch_size) > most:
+        parser.error(f"`--batch-size` must be at most the {most} images exported. Received: {arguments.batch_size}")
+    print(processor())
+    for name, load, precisions in RUNTIMES:
+        if name not in arguments.runtimes:
+            continue
+        names = [kind + precision for precision in precisions for kind in KINDS]
+        models = {each: load(f"{arguments.folder}/{each}") for each in names}
         for size in arguments.batch_size:
-            if size > len(data["images"]):
-                parser.error(
-                    f"`--batch-size` must be at most the {len(data['images'])} images exported. Received: {size}"
-                )
             images = data["images"][: max(size, SMALLEST_TURN)]
             for shift, which in ((0, "the same images"), (5, "other images")):
                 seconds, macs = time_in_turns(models, images, size, arguments.rounds, shift)
-                dense, packed = (statistics.median(seconds[kind]) for kind in models)
-                share, count = np.mean(macs["packed"]) / data["dense_macs"], len(images)
-                print(
-                    f"{name}, batch {size}, {which} every turn: MACs {share:.3f}, time {packed / dense:.3f}, "
-                    f"realised {share * dense / packed:.2f}, "
-                    f"images/s dense {count / dense:.1f}, packed {count / packed:.1f}",
-                    flush=True,
-                )
+                print(f"{name}, batch {size}, {which} every turn:")
+                for precision in precisions:
+                    dense, packed = (statistics.median(seconds[kind + precision]) for kind in KINDS)
+                    share, count = np.mean(macs[f"packed{precision}"]) / data["dense_macs"], len(images)
+                    print(
+                        f"  {precision.strip('-') or 'float32'}: MACs {share:.3f}, time {packed / dense:.3f}, "
+                        f"realised {share * dense / packed:.2f}, "
+                        f"images/s dense {count / dense:.1f}, packed {count / packed:.1f}",
+                        flush=True,
+                    )
+        if "-int8" in precisions:
+            for kind in KINDS:
+                print(f"{name}, int8 against float32, {kind}: {agreement(models, kind, data['images'])}")
     if "keras_adavit" in sys.modules:
         raise SystemExit("error: this process must not import the package that exported")
+
+
+def agreement(models, kind, images):
+    """How many images get the same class and the same decisions in int8, in words."""
+    parts = [images[start : start + SMALLEST_TURN] for start in range(0, len(images), SMALLEST_TURN)]
+    found = [[models[kind + precision](part) for part in parts] for precision in ("", "-int8")]
+    one, other = ({key: np.concatenate([part[key] for part in each]) for key in each[0]} for each in found)
+    top1 = (one["logits"].argmax(1) == other["logits"].argmax(1)).sum()
+    same = [(one[key] == other[key]).reshape(len(images), -1) for key in ("token_keep", "head_keep", "block_keep")]
+    every, keeps = np.all([each.all(1) for each in same], axis=0).sum(), np.mean([each.mean() for each in same])
+    difference = np.linalg.norm(other["logits"] - one["logits"]) / np.linalg.norm(one["logits"])
+    return (
+        f"of {len(images)} images {top1} get the same class and {every} the same decisions throughout, {keeps:.2%} of "
+        f"all decisions are the same, logits differ by {difference:.3f} of their norm"
+    )
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ class Arguments:
     calibrated: tuple[Literal["tokens", "heads", "blocks"], ...] = CALIBRATED[0]
     """With `--export`, which gates are calibrated."""
     export: Path | None = None
-    """Folder, new: write dense.onnx, packed.onnx, SavedModels and images there, for exported.py, instead of timing."""
+    """Folder, new: write ONNX files in float32 and int8, SavedModels and images there, for exported.py."""
 
 
 def main():
@@ -208,6 +208,7 @@ def export(models, arguments, images):
     arguments.export.mkdir()
     for name, model in models.items():
         ka.export(model, arguments.export / f"{name}.onnx", "onnx", model.execution)
+        ka.export(model, arguments.export / f"{name}-int8.onnx", "onnx", model.execution, quantize="int8")
         ka.export(model, arguments.export / name, "saved_model", model.execution)
     np.savez(arguments.export / "images.npz", images=images, dense_macs=models["dense"].dense_macs)
 

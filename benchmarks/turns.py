@@ -1,6 +1,8 @@
 """Times of models that take turns on the same images; imports neither Keras nor this package."""
 
+import platform
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -31,3 +33,11 @@ def time_in_turns(runs, images, size, rounds, shift=0):
                 seconds[name].append(time.perf_counter() - start)
                 macs[name].append(found.mean())
     return seconds, macs
+
+
+def processor():
+    """The name of the processor, and how many cores this process may use."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()}, {len(names) or '?'} cores"

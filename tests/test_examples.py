@@ -44,6 +44,8 @@ def names(fixtures, tmp_path, monkeypatch):
 def test_docstrings(name, names):
     if name == "load_torch_checkpoint":
         pytest.importorskip("torch", reason="reading PyTorch files needs torch")
+    if name == "export":
+        pytest.importorskip("tf2onnx", reason="ONNX needs the extra `export`")
     blocks = python_blocks(dedent(getattr(ka, name).__doc__))
     assert blocks, f"{name} has no example"
     for block in blocks:

@@ -27,6 +27,8 @@ class Arguments:
     """Replace an earlier export of the same format."""
     preprocessing: bool = False
     """Take photos of any size, and a SavedModel JPEG and PNG files too, as evaluation does."""
+    quantize: Literal["int8"] | None = None
+    """With ONNX, weights and activations in 8 bits, but for those that decide."""
 
 
 def main(arguments):
@@ -34,6 +36,6 @@ def main(arguments):
     given = parse(Arguments, prog="keras-adavit export", args=arguments)
     options = given.format, given.execution, given.overwrite
     check_target(given.out, *options)
-    export(load_model(given.model), given.out, *options, given.preprocessing)
+    export(load_model(given.model), given.out, *options, given.preprocessing, given.quantize)
     print(f"Wrote {given.out}")
     return 0

@@ -5,12 +5,14 @@ from keras_adavit.export.onnx_file import write_onnx
 from keras_adavit.export.saved_model import write_saved_model
 
 
-def write(model, path, format, execution, preprocessing=False):
-    """Writes the graph; on TensorFlow.
+def write(model, path, format, execution, preprocessing=False, quantize=None):
+    """Writes the graph; on TensorFlow. Arguments are those of `export`.
 
     Raises:
         RuntimeError: If what was written computes something else than the model.
     """
-    writer = {"saved_model": write_saved_model, "onnx": write_onnx}[format]
-    writer(model, path, execution, preprocessing)
-    check_written(model, path, format, preprocessing)
+    if format == "onnx":
+        write_onnx(model, path, execution, preprocessing, quantize)
+    else:
+        write_saved_model(model, path, execution, preprocessing)
+    check_written(model, path, format, preprocessing, quantize)

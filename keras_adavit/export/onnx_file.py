@@ -6,13 +6,14 @@ import warnings
 import keras
 import numpy as np
 
+from keras_adavit.export.int8 import graphs, quantize_to_int8
 from keras_adavit.export.onnx_photos import prepend_preprocessing
 from keras_adavit.export.wrapper import ExportedModel
 
 OPSET = 18  # the newest that tf2onnx writes
 
 
-def write_onnx(model, path, execution, preprocessing):
+def write_onnx(model, path, execution, preprocessing, quantize):
     """Writes the graph; arguments are those of `export`."""
     import onnx
 
@@ -24,6 +25,8 @@ def write_onnx(model, path, execution, preprocessing):
     converted = onnx.load(path)
     for graph in graphs(converted.graph):
         divide_before_erf(graph)
+    if quantize == "int8":
+        converted = quantize_to_int8(converted)
     if preprocessing:
         converted = prepend_preprocessing(converted, model.backbone.image_size, model.preprocessing)
     onnx.helper.set_model_props(converted, metadata(model))
@@ -38,15 +41,6 @@ def metadata(model):
         "dense_macs": model.dense_macs,
     }
     return {key: json.dumps(value) for key, value in known.items() if value is not None}
-
-
-def graphs(graph):
-    """A graph and those of its branches, recursively."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from graphs(attribute.g)
 
 
 def divide_before_erf(graph):

@@ -11,13 +11,13 @@ from keras_adavit.export.graph import write
 from keras_adavit.export.other_process import write_in_other_process
 from keras_adavit.files import check_writable, write_whole
 from keras_adavit.models.classifier import AdaViTClassifier
-from keras_adavit.models.validation import check_bool, check_execution, check_takes_photos
+from keras_adavit.models.validation import check_bool, check_choice, check_execution, check_takes_photos
 
 FORMATS = ("saved_model", "onnx")
 SAVED_MODEL_PARTS = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra"}
 
 
-def export(model, path, format="saved_model", execution="packed", overwrite=False, preprocessing=False):
+def export(model, path, format="saved_model", execution="packed", overwrite=False, preprocessing=False, quantize=None):
     """Writes a model for another runtime, which needs neither this package nor Keras.
 
     The exported function takes `images`, float32 (B, S, S, C) with any B, and returns what the model returns: `logits`,
@@ -27,6 +27,7 @@ def export(model, path, format="saved_model", execution="packed", overwrite=Fals
 
     ```python
     ka.export(model, "exported", format="saved_model", execution="packed")
+    model.preprocessing = ka.Preprocessing()  # a model that `train` wrote knows it
     ka.export(model, "model.onnx", format="onnx", preprocessing=True)  # takes photos
     ```
 
@@ -44,6 +45,8 @@ def export(model, path, format="saved_model", execution="packed", overwrite=Fals
         execution: `"packed"`: computes only what is kept; `"masked"`: everything.
         overwrite: Whether to replace an earlier export of the same format; nothing else is ever replaced.
         preprocessing: Whether to take photos of any size; the model must know its `preprocessing`.
+        quantize: `"int8"`, of ONNX: weights and the activations that they multiply are rounded to 8 bits, all but those
+            of gates, stem and classifier, which takes less time and memory. Decisions that are close may turn.
 
     Raises:
         InputError: If an argument is something else, `path` exists or its folder does not, the extra is missing, the
@@ -55,9 +58,13 @@ def export(model, path, format="saved_model", execution="packed", overwrite=Fals
     check_target(path, format, execution, overwrite)
     if check_bool("preprocessing", preprocessing):
         check_takes_photos(model)
-    if format == "onnx" and model.compute_dtype != "float32":
-        raise InputError(f"`model` must compute in float32 for ONNX. Received: {model.dtype_policy.name}")
-    options = {"format": format, "execution": execution, "preprocessing": preprocessing}
+    if quantize is not None:
+        check_choice("quantize", quantize, ("int8",))
+        if format != "onnx":
+            raise InputError(f'`quantize` needs `format="onnx"`. Received: format={format!r}')
+    if format == "onnx" and model.backbone.compute_dtype != "float32":
+        raise InputError(f"`model` must compute in float32 for ONNX. Received: {model.backbone.dtype_policy.name}")
+    options = {"format": format, "execution": execution, "preprocessing": preprocessing, "quantize": quantize}
     with write_whole(path) as unfinished:
         if keras.backend.backend() == "tensorflow":
             write(model, unfinished, **options)

@@ -62,7 +62,7 @@ def check_choice(name, value, choices):
     """Raises `InputError` unless the value is one of some strings or `None`."""
     if not isinstance(value, (str, type(None))) or value not in choices:
         *others, last = map(repr, choices)
-        refuse(name, f"{', '.join(others)} or {last}", value)
+        refuse(name, f"{', '.join(others)} or {last}" if others else last, value)
 
 
 def check_execution(execution):

@@ -136,7 +136,7 @@ def test_evaluate_with_open_gates(folder, capsys):
             "`--token-usage` must be above 0 with `--policy topk`. Received: 0",
         ),
         (["--policy", "merge", "--merged", "-1"], "`merged` must be a whole number from 0"),
-        (["--policy", "topk", "--macs", "0.5"], "`--macs` needs the learned policy"),
+        (["--policy", "topk", "--macs", "0.5"], "`--macs` prints the learned policy"),
         (["--policy", "merge", "--time"], "`--time` measures the learned policy"),
         (["--policy", "open", "--seed", "1"], "`--seed` needs `--policy random`. Received: --policy open"),
         (

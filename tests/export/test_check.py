@@ -27,6 +27,26 @@ def test_other_numbers_do_not(logits, closed):
         check.check_same(outputs(1.0), outputs(logits, closed), 1e-3)
 
 
+@pytest.mark.parametrize(("logits", "closed"), [(1.0, 0), (1.04, 0), (0.96, 4)])
+def test_more_rounding_passes_where_there_is_more(logits, closed):
+    """Even if it turned a close decision of every image."""
+    check.check_near(outputs(1.0), outputs(logits, closed), 0.05)
+
+
+@pytest.mark.parametrize(
+    ("logits", "keeps", "message"),
+    [
+        (1.06, {}, "the logits of those with the same decisions differ by 0.21, their norm is 3.5"),
+        (2.0, {}, "the logits of all images differ by 3.5, their norm is 3.5"),
+        (np.nan, {}, "differ by nan"),
+        (1.0, {"token_keep": np.zeros((4, 2, 5))}, "66.7% of the decisions are the same"),
+    ],
+)
+def test_what_rounding_does_not_explain_fails(logits, keeps, message):
+    with pytest.raises(RuntimeError, match=f"further from the model than rounding explains: .*{message}"):
+        check.check_near(outputs(1.0), outputs(logits) | keeps, 0.05)
+
+
 def test_nothing_is_left_of_a_wrong_file(tmp_path, monkeypatch):
     """On JAX and torch another process writes, and so this is about what it calls."""
     from keras_adavit.files import write_whole

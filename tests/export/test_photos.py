@@ -91,7 +91,7 @@ def run_exported(path, kind, files, folder):
     """What a process without this package reads out of a file: a dict of arrays."""
     (folder / "files.json").write_text(json.dumps(list(map(str, files))))
     command = [sys.executable, "-c", READER, kind, str(path), str(folder / "files.json"), str(folder / "found.npz")]
-    subprocess.run(command, check=True, timeout=300)
+    subprocess.run(command, check=True, timeout=600)
     return dict(np.load(folder / "found.npz"))
 
 
