@@ -64,8 +64,13 @@ def decode_random_crop(encoded, seed, image_size: int, scale, ratio, flip: bool,
         return lambda: tf.image.resize(window, (image_size, image_size), method, antialias=True)
 
     smooth = tf.random.stateless_uniform((), filter_seed) < 0.5 if cubic is None else tf.constant(cubic)
-    image = _to_uint8(tf.cond(smooth, resize("bicubic"), resize("bilinear")))
-    return tf.image.stateless_random_flip_left_right(image, flip_seed) if flip else image
+    image = tf.ensure_shape(
+        _to_uint8(tf.cond(smooth, resize("bicubic"), resize("bilinear"))), (image_size, image_size, 3)
+    )
+    if not flip:
+        return image
+    mirrored = tf.random.stateless_uniform((), flip_seed) < 0.5
+    return tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)
 
 
 def random_window(height, width, seed, scale, ratio):
@@ -161,4 +166,4 @@ def resize_square(square, image_size: int):
 def _to_uint8(images):
     import tensorflow as tf
 
-    return tf.saturate_cast(tf.round(images), tf.uint8)
+    return tf.cast(tf.clip_by_value(images + 0.5, 0, 255), tf.uint8)

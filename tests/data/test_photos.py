@@ -67,15 +67,7 @@ def test_mixing_gives_soft_labels(mixing):
     np.testing.assert_allclose(labels.sum(1), 1, atol=1e-6)
 
 
-def test_every_operation_together():
-    photos = Photos(image_size=SIZE, augment=Augment(randaugment=9.0, mixup=0.8, cutmix=1.0, erasing=0.25))
-    images, labels = train_epoch(photos, COUNT, 4)
-    assert images.shape == (COUNT, SIZE, SIZE, 3)
-    assert np.isfinite(images).all()
-    np.testing.assert_allclose(labels.sum(1), 1, atol=1e-6)
-
-
-def test_the_number_of_threads_changes_nothing():
+def test_every_operation_together_on_any_number_of_threads():
     photos = Photos(image_size=SIZE, augment=Augment(randaugment=9.0, mixup=0.8, cutmix=1.0, erasing=0.25))
 
     def batches(threads):
@@ -84,7 +76,11 @@ def test_the_number_of_threads_changes_nothing():
         train = photos.train_batches(lambda _: encoded().repeat(4), COUNT, 8, seed=0)
         return epoch(train(tf.constant(0, "int64")).with_options(options))
 
-    for one, other in zip(batches(1), batches(8), strict=True):
+    images, labels = batches(1)
+    assert images.shape == (4 * COUNT, SIZE, SIZE, 3)
+    assert np.isfinite(images).all()
+    np.testing.assert_allclose(labels.sum(1), 1, atol=1e-6)
+    for one, other in zip((images, labels), batches(8), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
