@@ -6,6 +6,10 @@ The content of a file decides how it is read, not its name: JPEG (also CMYK), PN
 
 from __future__ import annotations
 
+import math
+
+CROP_TRIES = 10  # windows drawn for one that fits
+
 
 def decode(encoded, crop=None):
     """Decodes an image file, or a part of it.
@@ -36,8 +40,8 @@ def decode(encoded, crop=None):
     return tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
 
 
-def decode_random_crop(encoded, seed, image_size: int, scale, ratio, flip: bool):
-    """Decodes a random window of an image and resizes it.
+def decode_random_crop(encoded, seed, image_size: int, scale, ratio, flip: bool, cubic: bool | None = None):
+    """Decodes a random window of an image and resizes it without aliasing.
 
     Args:
         encoded: Scalar string, the bytes of the file.
@@ -46,28 +50,60 @@ def decode_random_crop(encoded, seed, image_size: int, scale, ratio, flip: bool)
         scale: Range of the window's share of the image's area.
         ratio: Range of the window's width over its height.
         flip: Whether half of the images are mirrored.
+        cubic: Whether the filter is bicubic or bilinear; one of the two by chance if not given.
 
     Returns:
-        uint8 `(image_size, image_size, 3)`. Where no window of ten tries fits, the whole image is taken.
+        uint8 `(image_size, image_size, 3)`.
     """
     import tensorflow as tf
 
-    crop_seed, flip_seed = tf.unstack(tf.random.split(seed, 2))
+    window_seed, flip_seed, filter_seed = tf.unstack(tf.random.split(seed, 3))
+    window = decode(encoded, lambda height, width: random_window(height, width, window_seed, scale, ratio))
 
-    def window(height, width):
-        begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
-            tf.stack([height, width, 3]),
-            bounding_boxes=tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
-            seed=crop_seed,
-            min_object_covered=0.0,
-            area_range=scale,
-            aspect_ratio_range=ratio,
-            max_attempts=10,
-        )
-        return tf.concat([begin[:2], size[:2]], 0)
+    def resize(method):
+        return lambda: tf.image.resize(window, (image_size, image_size), method, antialias=True)
 
-    image = _to_uint8(tf.image.resize(decode(encoded, window), (image_size, image_size)))
-    return tf.image.stateless_random_flip_left_right(image, flip_seed) if flip else image
+    smooth = tf.random.stateless_uniform((), filter_seed) < 0.5 if cubic is None else tf.constant(cubic)
+    image = tf.ensure_shape(
+        _to_uint8(tf.cond(smooth, resize("bicubic"), resize("bilinear"))), (image_size, image_size, 3)
+    )
+    if not flip:
+        return image
+    mirrored = tf.random.stateless_uniform((), flip_seed) < 0.5
+    return tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)
+
+
+def random_window(height, width, seed, scale, ratio):
+    """A random window of an image, as the Inception networks and their successors are trained.
+
+    Args:
+        height: Of the image, int32 scalar.
+        width: Of the image.
+        seed: Integers `(2,)`.
+        scale: Range of the window's share of the image's area, drawn uniformly.
+        ratio: Range of its width over its height, whose logarithm is drawn uniformly.
+
+    Returns:
+        int32 `(4,)`: top, left, height, width. The first of ten tries that fits; without one, the largest window in the
+        middle whose ratio is in the range.
+    """
+    import tensorflow as tf
+
+    seeds = tf.unstack(tf.random.split(seed, 3))
+    image = tf.cast(tf.stack([height, width]), tf.float32)
+    low, high = ratio
+    areas = tf.random.stateless_uniform((CROP_TRIES,), seeds[0], *scale) * tf.reduce_prod(image)
+    ratios = tf.exp(tf.random.stateless_uniform((CROP_TRIES,), seeds[1], math.log(low), math.log(high)))
+    sides = tf.round(tf.sqrt(tf.stack([areas / ratios, areas * ratios], 1)))  # (tries, 2), heights and widths
+    sides = tf.maximum(sides, 1.0)
+    fits = tf.reduce_all(sides <= image, 1)
+    largest = tf.minimum(image, tf.maximum(tf.round(tf.stack([image[1] / low, image[0] * high])), 1.0))
+    found = tf.reduce_any(fits)
+    side = tf.where(found, sides[tf.argmax(tf.cast(fits, tf.int32))], largest)
+    free = image - side
+    drawn = tf.floor(tf.random.stateless_uniform((2,), seeds[2]) * (free + 1))
+    begin = tf.where(found, tf.minimum(drawn, free), free // 2)
+    return tf.cast(tf.concat([begin, side], 0), tf.int32)
 
 
 def decode_center_crop(encoded, image_size: int, crop_fraction: float):
@@ -130,4 +166,4 @@ def resize_square(square, image_size: int):
 def _to_uint8(images):
     import tensorflow as tf
 
-    return tf.saturate_cast(tf.round(images), tf.uint8)
+    return tf.cast(tf.clip_by_value(images + 0.5, 0, 255), tf.uint8)

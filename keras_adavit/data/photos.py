@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import field
 
-from keras_adavit.data.augment import Augment, erase, mix, rand_augment
+from keras_adavit.data.augment import Augment, erase, mix
 from keras_adavit.data.decode import decode_center_crop, decode_random_crop
 from keras_adavit.data.pipeline import epoch_seed, normalize, with_seeds
+from keras_adavit.data.rand_augment import rand_augment
 from keras_adavit.memory import check_memory
 from keras_adavit.settings import ImageSize, PositiveFloat, PositiveShare, numbers, settings
 
@@ -51,21 +52,31 @@ class Photos:
 
         self.check_memory(batch_size)
         augment, auto = self.augment, tf.data.AUTOTUNE
-        vary = rand_augment(augment.randaugment, seed) if augment.randaugment else lambda image: image
+        fill = [round(255 * min(max(channel, 0), 1)) for channel in self.mean]
 
         def decode(example, seed):
+            crop_seed, vary_seed = tf.unstack(tf.random.split(seed, 2))
             image = decode_random_crop(
-                example[0], seed, self.image_size, augment.crop_scale, augment.crop_ratio, augment.flip
+                example[0],
+                crop_seed,
+                self.image_size,
+                augment.crop_scale,
+                augment.crop_ratio,
+                augment.flip,
+                augment.cubic,
             )
-            return vary(image), example[1]
+            if augment.randaugment:
+                magnitude, std = augment.randaugment, augment.randaugment_std
+                image = rand_augment(image, vary_seed, magnitude, std, fill, augment.cubic)
+            return image, example[1]
 
         def finish(batch, seed):
             images, labels = normalize(batch[0], self.mean, self.std), batch[1]
             erase_seed, mix_seed = tf.unstack(tf.random.split(seed, 2))
+            if augment.mixup or augment.cutmix:
+                images, labels = mix(images, labels, mix_seed, augment.mixup, augment.cutmix, num_classes)
             if augment.erasing:
                 images = erase(images, erase_seed, augment.erasing)
-            if augment.mixup or augment.cutmix:
-                return mix(images, labels, mix_seed, augment.mixup, augment.cutmix, num_classes)
             return images, labels
 
         def epoch(number):

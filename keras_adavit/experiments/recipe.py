@@ -100,13 +100,21 @@ class Training:
     """Peak of the learning rate, after warm-up and before the cosine decay."""
     final_learning_rate: NonNegativeFloat = 1e-5
     """Learning rate at the end."""
+    first_learning_rate: NonNegativeFloat = 0.0
+    """Learning rate at the beginning of the warm-up."""
     reference_batch: BatchSize | None = None
     """Batch size that the learning rates are meant for: they are multiplied by the images of an update over it; as
     they are if not given."""
     warmup: Rate = 0.1
     """Share of the training that warms up, in [0, 1)."""
+    cooldown: Rate = 0.0
+    """Share of the training, at its end, that has the final learning rate, in [0, 1)."""
+    step_every_epoch: bool = False
+    """Change the learning rate from epoch to epoch and not within one."""
     weight_decay: NonNegativeFloat = 0.05
     """Decoupled weight decay; of no bias, normalisation, class token, position or gate."""
+    epsilon: PositiveFloat = 1e-7
+    """Added to the root of AdamW's second moment."""
     clip_norm: PositiveFloat | None = 1.0
     """Largest norm of one variable's gradient."""
     global_clip_norm: PositiveFloat | None = None
@@ -122,6 +130,11 @@ class Training:
     """Share of the label given to all classes, in [0, 1)."""
 
     def __post_init__(self):
+        if self.warmup + self.cooldown > 1:
+            raise InputError(
+                "`cooldown` must leave the share of `warmup`: together at most 1. "
+                f"Received: cooldown={self.cooldown}, warmup={self.warmup}"
+            )
         if self.clip_norm is not None and self.global_clip_norm is not None:
             raise InputError(
                 "`global_clip_norm` must come with `clip_norm=None`. "
@@ -161,6 +174,8 @@ class AdaptiveTraining(BlockTraining):
     """Learning rate of head gates over that of gates."""
     block_gate_scale: PositiveFloat = 1.0
     """Learning rate of block gates over that of gates."""
+    decay_gates: bool = False
+    """Decay the gates' kernels too, as published."""
     budget_ramp: Share = 0.4
     """Share of the training over which the budget's targets fall from 1 to their values, in [0, 1]."""
     final_temperature: PositiveFloat | None = None

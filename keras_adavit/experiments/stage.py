@@ -70,7 +70,7 @@ def train(model, name, recipe, splits, folder, console, start=None, seconds=None
             f"`--resume` needs the data and the backend of the run, {start.steps} batches an epoch on {start.backend}. "
             f"Received: {steps} batches on {backend}"
         )
-    compile_model(model, recipe, training, epochs * steps, teacher)
+    compile_model(model, recipe, training, epochs, steps, teacher)
     own, checkpoint = folder / name, folder / CHECKPOINT
     make_folder(own)
     if start.epoch or start.batch:
@@ -134,8 +134,9 @@ def hyperparameters(recipe, name):
     return {field: "none" if value is None else value for field, value in found.items()}
 
 
-def compile_model(model, recipe, training, steps, teacher):
-    """Compiles a model for a training of so many `steps`, batches in all."""
+def compile_model(model, recipe, training, epochs, steps_per_epoch, teacher):
+    """Compiles a model for a training of so many `epochs` of so many batches."""
+    steps = epochs * steps_per_epoch
     scale = 1.0
     if training.reference_batch is not None:
         scale = recipe.batch_size * training.accumulate / training.reference_batch
@@ -158,7 +159,7 @@ def compile_model(model, recipe, training, steps, teacher):
         adamw(
             scale * training.learning_rate,
             steps,
-            int(steps * training.warmup),
+            steps_of(training.warmup, steps),
             scale * training.final_learning_rate,
             training.weight_decay,
             training.clip_norm,
@@ -166,6 +167,11 @@ def compile_model(model, recipe, training, steps, teacher):
             factors,
             training.average,
             training.accumulate,
+            scale * training.first_learning_rate,
+            steps_of(training.cooldown, steps),
+            steps_per_epoch if training.step_every_epoch else None,
+            training.epsilon,
+            gated and training.decay_gates,
         ),
         loss=CrossEntropy(training.label_smoothing),
         metrics=[accuracy],
@@ -173,6 +179,11 @@ def compile_model(model, recipe, training, steps, teacher):
         jit_compile="auto" if recipe.xla is None or keras.backend.backend() == "torch" else recipe.xla,
         **options,
     )
+
+
+def steps_of(share, steps):
+    """Whole steps of a share; 10 / 310 of 310 is 10, however it was rounded."""
+    return int(share * steps + 1e-6)
 
 
 def what_counts(model, recipe, training, epochs):

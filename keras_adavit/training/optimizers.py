@@ -4,10 +4,11 @@ import re
 
 import keras
 
-from keras_adavit.training.schedules import warmup_cosine
+from keras_adavit.training.schedules import EveryEpoch, warmup_cosine
 
 # Biases, scales of normalisations, the class token, positions and gates are not decayed (method of DeiT).
-NOT_DECAYED = r"(^|/)(bias|beta|gamma|class_token|position)$|_gate/"
+NOT_DECAYED_BUT_GATES = r"(^|/)(bias|beta|gamma|class_token|position)$"
+NOT_DECAYED = NOT_DECAYED_BUT_GATES + "|_gate/"
 GATES = r"_gate/|/policy_norm/"  # and the normalisation that they read through
 GATE_KINDS = ("token", "head", "block")
 
@@ -123,6 +124,11 @@ def adamw(
     factors=None,
     average=None,
     accumulate=1,
+    first_learning_rate=0.0,
+    cooldown_steps=0,
+    steps_per_epoch=None,
+    epsilon=1e-7,
+    decay_gates=False,
 ):
     """AdamW with warm-up and cosine decay.
 
@@ -137,14 +143,23 @@ def adamw(
         factors: Factors of the learning rate, see `ScaledAdamW`.
         average: Momentum an update, in [0, 1), of the moving average of the weights; `None` keeps none.
         accumulate: Batches whose mean gradient makes one update; steps count batches.
+        first_learning_rate: Learning rate at the beginning of the warm-up.
+        cooldown_steps: Steps at the end that have the final learning rate.
+        steps_per_epoch: Steps for which the learning rate stays as it is; `None` changes it at every step.
+        epsilon: Added to the root of the second moment.
+        decay_gates: Whether the gates' kernels are decayed too; their biases never are.
 
     Returns:
         A Keras optimizer.
     """
+    # Keras' schedules count batches, also where several make one update.
+    final, first = min(final_learning_rate, learning_rate), min(first_learning_rate, learning_rate)
+    schedule = warmup_cosine(learning_rate, steps, warmup_steps, final, first, cooldown_steps)
     return ScaledAdamW(
-        # Keras' schedules count batches, also where several make one update.
-        warmup_cosine(learning_rate, steps, warmup_steps, min(final_learning_rate, learning_rate)),
+        schedule if steps_per_epoch is None else EveryEpoch(schedule, steps_per_epoch),
+        epsilon=epsilon,
         decay=weight_decay,
+        not_decayed=NOT_DECAYED_BUT_GATES if decay_gates else NOT_DECAYED,
         factors=factors,
         clipnorm=clip_norm,
         global_clipnorm=global_clip_norm,

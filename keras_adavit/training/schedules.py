@@ -18,8 +18,8 @@ def linear(start, end, steps):
     return keras.optimizers.schedules.PolynomialDecay(float(start), max(int(steps), 1), float(end), power=1.0)
 
 
-def warmup_cosine(peak, steps, warmup_steps=0, final=0.0, start=0.0):
-    """Linear warm-up from `start` to `peak`, then a cosine to `final`; `steps` counts both.
+def warmup_cosine(peak, steps, warmup_steps=0, final=0.0, start=0.0, cooldown_steps=0):
+    """Linear warm-up from `start` to `peak`, then a cosine to `final`; `steps` counts all.
 
     Args:
         peak: Largest learning rate.
@@ -27,14 +27,42 @@ def warmup_cosine(peak, steps, warmup_steps=0, final=0.0, start=0.0):
         warmup_steps: How many of them warm up; cut to `steps - 1`.
         final: Learning rate at the end.
         start: Learning rate at the first step.
+        cooldown_steps: How many of them, at the end, have the learning rate `final`.
     """
-    warmup_steps = min(int(warmup_steps), max(int(steps) - 1, 0))
-    decay_steps = max(int(steps) - warmup_steps, 1)
+    steps = max(int(steps) - int(cooldown_steps), 1)
+    warmup_steps = min(int(warmup_steps), steps - 1)
+    decay_steps = steps - warmup_steps
     if warmup_steps == 0:
         return keras.optimizers.schedules.CosineDecay(float(peak), decay_steps, alpha=final / peak)
     return keras.optimizers.schedules.CosineDecay(
         float(start), decay_steps, alpha=final / peak, warmup_target=float(peak), warmup_steps=warmup_steps
     )
+
+
+@keras.saving.register_keras_serializable("keras_adavit")
+class EveryEpoch(Schedule):
+    """A schedule that changes from epoch to epoch and not within one.
+
+    Args:
+        schedule: A Keras learning-rate schedule.
+        steps_per_epoch: Training steps of an epoch, in which it has the value of the epoch's first step.
+    """
+
+    def __init__(self, schedule, steps_per_epoch):
+        super().__init__()
+        self.schedule = schedule
+        self.steps_per_epoch = int(steps_per_epoch)
+
+    def __call__(self, step):
+        step = ops.cast(step, "int32")
+        return self.schedule(step - step % self.steps_per_epoch)
+
+    def get_config(self):
+        return {"schedule": serialize(self.schedule), "steps_per_epoch": self.steps_per_epoch}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(deserialize(config["schedule"]), config["steps_per_epoch"])
 
 
 def serialize(number_or_schedule):

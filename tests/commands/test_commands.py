@@ -107,7 +107,7 @@ def test_image_folder_from_start_to_end(folder, capsys, request, tmp_path):
     assert not (tmp_path / "runs").exists()
 
     # With mixed labels in training and whole ones in validation.
-    options = ["--data.on-bad-image", "skip", "--data.augment.mixup", "0.8", "--data.augment.randaugment", "0.3"]
+    options = ["--data.on-bad-image", "skip", "--data.augment.mixup", "0.8", "--data.augment.randaugment", "9"]
     code, text = run(capsys, "train", *arguments, *options)
     assert code == 0, text
     assert "Left out 1 images" in text

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_adavit.data.decode import decode, decode_center_crop, decode_random_crop
+from keras_adavit.data.decode import decode, decode_center_crop, decode_random_crop, random_window
 
 COLOR = (200, 100, 50)
 
@@ -101,8 +101,8 @@ def test_center_crop_matches_pillow(shape, way):
     np.testing.assert_allclose(out.astype(int), np.asarray(expected).astype(int), atol=2)
 
 
-def random_crop(seed, scale=(0.08, 1.0), ratio=(0.75, 1.33), flip=True, size=24):
-    return lambda encoded: decode_random_crop(encoded, seed, size, scale, ratio, flip)
+def random_crop(seed, scale=(0.08, 1.0), ratio=(0.75, 1.33), flip=True, size=24, cubic=None):
+    return lambda encoded: decode_random_crop(encoded, seed, size, scale, ratio, flip, cubic)
 
 
 @both_ways
@@ -137,3 +137,59 @@ def test_flip_mirrors_half_of_the_images():
     assert all(m or np.array_equal(out, pixels) for m, out in zip(mirrored, outs, strict=True))
     assert 8 <= sum(mirrored) <= 32
     assert all(np.array_equal(random_crop((seed, 0), flip=False, **whole)(encoded), pixels) for seed in range(10))
+
+
+@pytest.mark.parametrize("cubic", [True, False])
+@both_ways
+def test_random_crop_has_pillows_filters(cubic, way):
+    image = Image.fromarray(smooth(70, 70))
+    crop = random_crop((1, 2), (1.0, 1.0), (1.0, 1.0), False, 28, cubic)
+    filtering = Image.Resampling.BICUBIC if cubic else Image.Resampling.BILINEAR
+    expected = np.asarray(image.resize((28, 28), filtering)).astype(int)
+    np.testing.assert_allclose(way(crop)(encode(image)).numpy().astype(int), expected, atol=2)
+
+
+def test_the_filter_is_one_of_two_by_chance():
+    encoded = encode(Image.fromarray(noise(70, 70)))
+    both = {
+        random_crop((0, 0), (1.0, 1.0), (1.0, 1.0), False, 28, cubic)(encoded).numpy().tobytes() for cubic in (0, 1)
+    }
+    crops = [random_crop((seed, 0), (1.0, 1.0), (1.0, 1.0), False, 28)(encoded).numpy().tobytes() for seed in range(20)]
+    assert set(crops) == both
+    assert 4 <= crops.count(crops[0]) <= 16
+
+
+def windows(height, width, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), count=400):
+    seeds = tf.stack([tf.range(count), tf.zeros(count, tf.int32)], 1)
+    drawn = tf.function(lambda: tf.map_fn(lambda seed: random_window(height, width, seed, scale, ratio), seeds))
+    found = drawn().numpy()
+    top, left, high, wide = found.T
+    assert (found >= 0).all()
+    assert (high >= 1).all()
+    assert (wide >= 1).all()
+    assert (top + high <= height).all()
+    assert (left + wide <= width).all()
+    return top, left, high, wide
+
+
+def test_areas_and_ratios_of_windows():
+    """Areas are drawn uniformly, and so are the logarithms of ratios; where windows lie, too."""
+    top, left, high, wide = windows(2000, 2000, (0.1, 0.5))
+    areas, ratios = high * wide / 2000**2, np.log(wide / high)
+    assert 0.09 < areas.min() < 0.12
+    assert 0.48 < areas.max() < 0.51
+    assert abs(areas.mean() - 0.3) < 0.03
+    assert abs(ratios.mean()) < 0.03
+    assert abs(np.ptp(ratios) - 2 * np.log(4 / 3)) < 0.02
+    assert abs((top / (2000 - high)).mean() - 0.5) < 0.05
+    assert abs((left / (2000 - wide)).mean() - 0.5) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"), [(300, 3, (148, 0, 4, 3)), (3, 300, (0, 148, 3, 4)), (50, 55, (0, 0, 50, 55))]
+)
+def test_where_no_window_fits_the_middle_is_taken(height, width, expected):
+    found = windows(height, width, (1.0, 1.0), (0.75, 4 / 3) if height == 50 else (3 / 4, 4 / 3), 10)
+    fallback = (found[2] == expected[2]) & (found[3] == expected[3])
+    np.testing.assert_array_equal(np.stack(found).T[fallback], np.tile(expected, (fallback.sum(), 1)))
+    assert fallback.any()

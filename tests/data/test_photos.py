@@ -67,12 +67,21 @@ def test_mixing_gives_soft_labels(mixing):
     np.testing.assert_allclose(labels.sum(1), 1, atol=1e-6)
 
 
-def test_every_operation_together():
-    photos = Photos(image_size=SIZE, augment=Augment(randaugment=0.4, mixup=0.8, cutmix=1.0, erasing=0.25))
-    images, labels = train_epoch(photos, COUNT, 4)
-    assert images.shape == (COUNT, SIZE, SIZE, 3)
+def test_every_operation_together_on_any_number_of_threads():
+    photos = Photos(image_size=SIZE, augment=Augment(randaugment=9.0, mixup=0.8, cutmix=1.0, erasing=0.25))
+
+    def batches(threads):
+        options = tf.data.Options()
+        options.threading.private_threadpool_size = threads
+        train = photos.train_batches(lambda _: encoded().repeat(4), COUNT, 8, seed=0)
+        return epoch(train(tf.constant(0, "int64")).with_options(options))
+
+    images, labels = batches(1)
+    assert images.shape == (4 * COUNT, SIZE, SIZE, 3)
     assert np.isfinite(images).all()
     np.testing.assert_allclose(labels.sum(1), 1, atol=1e-6)
+    for one, other in zip((images, labels), batches(8), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,10 @@ def test_files_that_define_no_recipe_are_refused(source, message, tmp_path):
         (lambda: Training(epochs=-1), "`epochs` must be a whole number from 0 to 100000. Received: epochs=-1"),
         (lambda: Training(warmup=1.0), r"`warmup` must be a number in \[0, 1\). Received: warmup=1.0"),
         (
+            lambda: Training(warmup=0.6, cooldown=0.5),
+            "`cooldown` must leave the share of `warmup`: together at most 1. Received: cooldown=0.5, warmup=0.6",
+        ),
+        (
             lambda: AdaptiveTraining(budget_ramp=1.5),
             r"`budget_ramp` must be a number in \[0, 1\]. Received: budget_ramp=1.5",
         ),

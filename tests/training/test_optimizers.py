@@ -118,3 +118,24 @@ def test_saved_optimizers_name_no_backend():
         assert "backend.torch" not in str(config)
         again = keras.saving.deserialize_keras_object(config)
         assert again.get_config() == each.get_config()
+
+
+def test_cooldown_and_steps_of_an_epoch():
+    """Ten epochs of five steps: two warm up from 1e-6, the last three have the final rate."""
+    smooth = schedules.warmup_cosine(1e-3, 50, 10, 1e-5, 1e-6, cooldown_steps=15)
+    schedule = schedules.EveryEpoch(smooth, 5)
+    assert value(smooth, 0) == pytest.approx(1e-6)
+    assert [value(smooth, step) for step in (35, 40, 49)] == pytest.approx([1e-5] * 3)
+    for step in range(50):
+        assert value(schedule, step) == value(smooth, step // 5 * 5)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
+    assert value(again, 13) == value(schedule, 13)
+
+
+def test_epsilon_and_decay_of_gates():
+    optimizer = adamw(1e-2, steps=10**6, weight_decay=0.1, epsilon=1e-8, decay_gates=True)
+    assert optimizer.epsilon == 1e-8
+    moved = apply(make_model(), optimizer, 0.0)
+    assert moved["block_1/token_gate/kernel"] == pytest.approx(1e-3, rel=1e-3)
+    assert moved["block_1/token_gate/bias"] == 0
+    assert moved["block_1/mlp/expand/kernel"] == pytest.approx(1e-3, rel=1e-3)

@@ -1,0 +1,143 @@
+"""Images a second of what prepares training images: decoding, cropping, RandAugment, mixing, alone and together.
+
+    python benchmarks/input_pipeline.py DIR
+
+DIR holds JPEG files, at any depth. Beside this package's pipelines run loops over Pillow, as many threads as there are
+cores, with timm's RandAugment if timm is installed; and keras-cv's RandAugment if keras-cv is. All take turns on the
+same files, and the medians are printed: their ratios are what can be compared, and on a machine that has other work to
+do the processor's time more than the clock's. Files are in memory before; the time to start a pipeline is left out.
+"""
+
+import argparse
+import importlib.util
+import io
+import os
+import random
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from keras_adavit.data.augment import Augment
+from keras_adavit.data.decode import decode
+from keras_adavit.data.photos import Photos, single_threaded
+from keras_adavit.data.pipeline import with_seeds
+from keras_adavit.data.rand_augment import rand_augment
+
+FILL = (124, 116, 104)
+AUTO = tf.data.AUTOTUNE
+RANDAUGMENT = {"randaugment": 9.0}
+MIXING = {"mixup": 0.8, "cutmix": 1.0, "erasing": 0.25}
+
+
+def pipelines(files, size, batch):
+    """This package's pipelines: datasets of batches, by name."""
+    encoded = [path.read_bytes() for path in files]
+    pixels = np.stack([np.asarray(Image.open(path).convert("RGB").resize((size, size))) for path in files])
+    labels = np.arange(len(files), dtype="int32") % 10
+
+    def training(**options):
+        photos = Photos(image_size=size, augment=Augment(**options))
+        examples = tf.data.Dataset.from_tensor_slices((encoded, labels))
+        return photos.train_batches(lambda _: examples, 10, batch, seed=0)(tf.constant(0, tf.int64))
+
+    def alone(function):
+        images = with_seeds(tf.data.Dataset.from_tensor_slices(pixels), [0, 0])
+        return single_threaded(images.map(function, AUTO).batch(batch))
+
+    found = {
+        "decode whole": single_threaded(
+            tf.data.Dataset.from_tensor_slices(encoded).map(lambda image: decode(image)[0, 0], AUTO).batch(batch)
+        ),
+        "decode, crop, flip": training(),
+        "… RandAugment": training(**RANDAUGMENT),
+        "… mixing, erasing": training(**MIXING),
+        "… all": training(**RANDAUGMENT, **MIXING),
+        "RandAugment alone": alone(lambda image, seed: rand_augment(image, seed, 9.0, 0.5, FILL)),
+    }
+    if importlib.util.find_spec("keras_cv"):
+        import keras_cv
+
+        layer = keras_cv.layers.RandAugment((0, 255), augmentations_per_image=2, magnitude=0.9)
+        found["RandAugment alone, keras-cv"] = alone(lambda image, _: tf.saturate_cast(layer(image), tf.uint8))
+    return found
+
+
+def pillow_loops(files, size, batch):
+    """Loops over Pillow: functions that give iterators over batches, by name."""
+    encoded = [path.read_bytes() for path in files]
+    filters = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
+
+    def crop(encoded):
+        image = Image.open(io.BytesIO(encoded)).convert("RGB")
+        area, ratio = image.width * image.height * random.uniform(0.08, 1), random.uniform(3 / 4, 4 / 3)
+        width, height = min((area * ratio) ** 0.5, image.width), min((area / ratio) ** 0.5, image.height)
+        left, top = random.uniform(0, image.width - width), random.uniform(0, image.height - height)
+        image = image.resize((size, size), random.choice(filters), (left, top, left + width, top + height))
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if random.random() < 0.5 else image
+
+    def loop(function):
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            for start in range(0, len(encoded), batch):
+                part = encoded[start : start + batch]
+                yield np.stack(list(pool.map(lambda image: np.asarray(function(image)), part)))
+
+    found = {"Pillow: decode, crop, flip": lambda: loop(crop)}
+    timm = importlib.util.find_spec("timm")
+    if timm:
+        # The module alone: the package around it needs torchvision.
+        path = Path(timm.origin).parent / "data" / "auto_augment.py"
+        spec = importlib.util.spec_from_file_location("auto_augment", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        # At 10 it posterizes to no bits, which newer versions of Pillow refuse.
+        vary = module.rand_augment_transform("rand-m9-mstd0.5-inc1", {"img_mean": FILL, "magnitude_max": 9.9})
+        found["Pillow: … RandAugment of timm"] = lambda: loop(lambda image: vary(crop(image)))
+    return found
+
+
+def rates(batches, batch):
+    """Images a second by the clock, and milliseconds of the processor an image, after the first batch."""
+    iterator = iter(batches)
+    next(iterator)
+    clock, processor = time.perf_counter(), time.process_time()
+    images = batch * sum(1 for _ in iterator)
+    return images / (time.perf_counter() - clock), 1000 * (time.process_time() - processor) / images
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument(
+        "--count", type=int, default=512, help="files that are read, again and again if there are fewer"
+    )
+    parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=5, help="turns")
+    arguments = parser.parse_args()
+    files = sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    if not files:
+        parser.error(f"`folder` must hold JPEG files. Received: {arguments.folder}")
+    files = (files * -(-arguments.count // len(files)))[: arguments.count // arguments.batch * arguments.batch]
+    datasets = pipelines(files, arguments.size, arguments.batch)
+    loops = pillow_loops(files, arguments.size, arguments.batch)
+    found = {name: [] for name in (*datasets, *loops)}
+    for _ in range(arguments.rounds):
+        for name, each in found.items():
+            batches = datasets[name] if name in datasets else loops[name]()
+            each.append(rates(batches, arguments.batch))
+    print(f"{len(files)} images of {arguments.size} pixels, {len(os.sched_getaffinity(0))} cores; ratios to the crop")
+    base = statistics.median(milliseconds for _, milliseconds in found["decode, crop, flip"])
+    for name, each in found.items():
+        speed, milliseconds = (statistics.median(column) for column in zip(*each, strict=True))
+        print(
+            f"{name:32s} {speed:7.0f} images/s {milliseconds:7.2f} ms of a core, {milliseconds / base:.2f} of the crop"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""Ada-T2T-ViT-19 on ImageNet as published: gates of patches, heads and sub-layers, from the weights of T2T-ViT-19.
+
+    python train.py recipes/ada_t2t_vit_19.py --data.path DIR
+
+DIR holds ImageNet's folders `train` and `val`, in each one folder a class. `--smoke` tries it out in a few steps. For
+other classes give `--classifier.epochs 5` too: the new classifier is then trained first. The settings, and where they
+are from, are in `keras_adavit/experiments/published.py`. The 310 epochs are meant for several GPUs.
+
+Published (Meng et al., AdaViT, CVPR 2022): 81.1 % top-1 at 3.9 GMACs; the dense model has 81.9 % at 8.5.
+This recipe has not been run at full length here.
+"""
+
+from keras_adavit.experiments.published import published_recipe
+
+recipe = published_recipe("ada_t2t_vit_19", preset="ada_t2t_vit_19")
