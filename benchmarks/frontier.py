@@ -4,9 +4,8 @@
     python benchmarks/frontier.py cifar10 --runs ~/frontier --measure
 
 Every model is a run of its own below `--runs`, which goes on where it was stopped when the same command comes again.
-`--measure` evaluates those that are finished and writes `benchmarks/results/frontier-DATA.json`, with a table beside
-it and a figure. Models are trained in the order of
-`rivals.py`.
+`--measure` evaluates those that are finished and writes `benchmarks/results/frontier-DATA.json` and a figure. Models
+are trained in the order of `rivals.py`.
 """
 
 import os

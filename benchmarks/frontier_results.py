@@ -3,14 +3,13 @@
 import csv
 import dataclasses
 import json
-import platform
 from pathlib import Path
 
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
-from turns import time_in_turns
+from turns import processor, time_in_turns
 
 from keras_adavit.evaluation.analysis import Breakdown
 from keras_adavit.evaluation.comparison import compare_decisions
@@ -31,7 +30,7 @@ UNTRAINED = {
 
 
 def write_results(data, images, runs, results):
-    """Evaluates every finished run of a data set, and writes `frontier-DATA.json`, `.csv` and `.svg`.
+    """Evaluates every finished run of a data set, and writes `frontier-DATA.json` and `.svg`.
 
     Args:
         data: Name of the data set.
@@ -96,7 +95,7 @@ def untrained(model, validation):
 
 
 def draw(rows, path):
-    """Draws top-1 against MACs, and against time, of every model; a line joins budgets of the same kind."""
+    """Draws top-1 against MACs, and against time, of every model."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
     for axis, key, title in zip(
         axes, ("macs_share", "time_batch_32"), ("MACs", "time an image, batch 32"), strict=True
@@ -157,11 +156,3 @@ def box_usage(token_keep, boxes, backbone):
     means = [np.average(kept[both], axis=1, weights=mask[both]).mean() for mask in (inside, ~inside)]
     correlation = stats.spearmanr(inside.mean(axis=1), kept.mean(axis=1)).statistic
     return {"kept_in_box": means[0], "kept_outside": means[1], "box_correlation": float(correlation)}
-
-
-def processor():
-    """The processor's name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()

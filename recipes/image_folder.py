@@ -5,7 +5,7 @@
 The sizes are for small pictures such as CIFAR-10's: 32 pixels, patches of 4. For larger pictures give the image size
 and the model, for example: --data.image-size 96 --data.crop-fraction 0.9 --model.patch-size 8 --model.width 192
 
-A first try that takes some minutes on two CPU cores, with a smaller model and few epochs:
+A first try, with a smaller model and few epochs:
 
     python train.py recipes/image_folder.py --data.path DIR --dense.epochs 1 --adaptive.epochs 2 --model.width 64
         --model.depth 3 --model.num-heads 4 --batch-size 256

@@ -11,15 +11,15 @@ import numpy as np
 import tyro
 
 from keras_adavit.commands.arguments import parse
+from keras_adavit.commands.evaluation_arguments import Budgets
 from keras_adavit.data.photo_files import find_photos
 from keras_adavit.errors import InputError, printable
 from keras_adavit.evaluation.predict import read_photos
 from keras_adavit.models.saved import load_model
-from keras_adavit.settings import BatchSize, NonNegativeFloat, PositiveFloat, PositiveInt, Words, settings, whole
+from keras_adavit.settings import BatchSize, NonNegativeFloat, PositiveInt, settings, whole
 
 CALIBRATION_PHOTOS = 256  # at most; a few hundred are enough for a budget within 1 %
 NEEDED = ("starlette", "uvicorn", "prometheus_client", "python_multipart", "PIL")  # what the extra `serve` installs
-Budgets = Annotated[tuple[PositiveFloat, ...], Words("positive numbers")]
 
 
 @settings(kw_only=True)

@@ -9,7 +9,7 @@ from keras_adavit.errors import InputError
 from keras_adavit.evaluation.analysis import Breakdown
 from keras_adavit.evaluation.calibration import macs_target, mean_macs
 from keras_adavit.evaluation.evaluate import Evaluation, evaluate
-from keras_adavit.evaluation.thresholds import GATE_KINDS, Thresholds, bisect, find_reach, gates_of
+from keras_adavit.evaluation.thresholds import Thresholds, bisect, find_reach, gate_kinds
 from keras_adavit.evaluation.timing import copy, time_in_turns
 
 BATCH, TURNS = 32, 5  # images in a batch that is timed; turns of which a time is the median
@@ -128,8 +128,3 @@ def time_budgets(model, budgets, images):
     seconds = time_in_turns(functions, TURNS)
     milliseconds = {name: 1000 * each / (count * batch) for name, each in seconds.items()}
     return milliseconds["dense"], milliseconds["own"], [milliseconds[index] for index in range(len(budgets))]
-
-
-def gate_kinds(model):
-    """Which kinds of gates a model has."""
-    return [kind for kind in GATE_KINDS if any(gates_of(model, kind))]

@@ -6,7 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_adavit.errors import InputError
-from keras_adavit.evaluation.thresholds import GATE_KINDS, Target, Thresholds, bisect, find_reach, gates_of, nearest
+from keras_adavit.evaluation.thresholds import GATE_KINDS, Target, Thresholds, bisect, find_reach, gate_kinds, nearest
 from keras_adavit.evaluation.timing import copy, time_in_turns
 from keras_adavit.models.classifier import AdaViTClassifier
 from keras_adavit.models.input_data import check_images, iterate
@@ -60,7 +60,7 @@ def calibrate(model, dataset, macs=None, gates=None, milliseconds=None, batch_si
         refuse("model", "an `AdaViTClassifier`", model)
     names = (gates,) if isinstance(gates, str) else gates
     if gates is None:
-        names = [name for name in GATE_KINDS if any(gates_of(model, name))] or GATE_KINDS
+        names = gate_kinds(model) or GATE_KINDS
     if not isinstance(names, (tuple, list)) or not names or not all(name in GATE_KINDS for name in names):
         refuse("gates", f"some of {GATE_KINDS}", gates)
     if (macs is None) == (milliseconds is None):

@@ -62,6 +62,11 @@ class Thresholds:
             variable.assign(start)
 
 
+def gate_kinds(model):
+    """Which kinds of gates a model has: some of `GATE_KINDS`."""
+    return [kind for kind in GATE_KINDS if any(gates_of(model, kind))]
+
+
 def find_thresholds(model, names):
     """The threshold variables of gates of these kinds; raises `InputError` if there is none of a kind."""
     thresholds = []

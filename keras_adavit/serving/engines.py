@@ -13,7 +13,7 @@ from keras import ops
 from keras_adavit.data.preprocessing import Preprocessing
 from keras_adavit.errors import InputError, printable
 from keras_adavit.evaluation.calibration import calibrate
-from keras_adavit.evaluation.thresholds import GATE_KINDS, find_thresholds, gates_of
+from keras_adavit.evaluation.thresholds import find_thresholds, gate_kinds
 from keras_adavit.models.validation import check_takes_photos
 
 
@@ -35,7 +35,7 @@ class KerasEngine:
         self.preprocessing = model.preprocessing
         self.dense_macs = model.dense_macs
         self.image_size = model.backbone.image_size
-        self.thresholds = gate_thresholds(model)
+        self.thresholds = find_thresholds(model, gate_kinds(model))  # none of a dense model
         self.budgets = {None: self.read_thresholds()}
 
     def add_budget(self, macs, images):
@@ -118,8 +118,3 @@ def keep_from_images(graph):
     del graph.node[:]
     graph.node.extend(nodes)
     graph.input[0].CopyFrom(helper.make_value_info("images", images.type))
-
-
-def gate_thresholds(model):
-    """The threshold variables of all gates of a model, none in a dense one."""
-    return find_thresholds(model, [kind for kind in GATE_KINDS if any(gates_of(model, kind))])
