@@ -10,7 +10,8 @@ from keras_adavit.commands.arguments import parse
 from keras_adavit.commands.evaluation_arguments import Arguments
 from keras_adavit.data.image_folder import name_bad_images
 from keras_adavit.data.photo_files import find_photos
-from keras_adavit.data.sources import ImageFolder
+from keras_adavit.data.shard_files import INDEX
+from keras_adavit.data.sources import ImageFolder, Shards
 from keras_adavit.errors import InputError, printable
 from keras_adavit.evaluation import tables
 from keras_adavit.evaluation.analysis import Breakdown, check_path
@@ -156,8 +157,8 @@ def check_outputs(arguments):
 def find_data(model, model_path, data):
     """The data source that `--data`, or the run that the model belongs to, speaks of.
 
-    A folder's images are cropped and normalised as those that the model was trained on, if it knows how; what else can
-    be said of a folder is as in the run: one of class folders alone is split as the run's was.
+    The images of a folder or of shards are cropped and normalised as those that the model was trained on, if it knows
+    how; what else can be said of a folder is as in the run: one of class folders alone is split as the run's was.
     """
     beside = model_path.parent.parent / "recipe.py"
     own = load_recipe(beside).data if beside.is_file() else None
@@ -167,8 +168,9 @@ def find_data(model, model_path, data):
         return own
     if data.suffix == ".py":
         return load_recipe(data).data
-    folder = own if isinstance(own, ImageFolder) else ImageFolder(image_size=model.backbone.image_size)
-    if (data / "train").is_dir():
+    kind = Shards if (data / INDEX).is_file() else ImageFolder
+    folder = own if isinstance(own, kind) else kind(image_size=model.backbone.image_size)
+    if kind is ImageFolder and (data / "train").is_dir():
         folder = dataclasses.replace(folder, validation_share=None)
     known = model.preprocessing
     if known is None or model.backbone.channels != 3:  # photos in a folder have three, as `check_data` will say

@@ -12,6 +12,7 @@ COMMANDS = {
     "report": "write a page with pictures of what a model spends and on what",
     "convert": "convert a published PyTorch or safetensors file into a .keras file",
     "export": "write a model as SavedModel or ONNX",
+    "shards": "write a folder of images as files that large trainings read faster",
     "serve": "answer photos over HTTP, with a page to drop them on",
 }
 USAGE = "usage: keras-adavit COMMAND [-h] …\n\n" + "\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items())

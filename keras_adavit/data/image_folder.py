@@ -63,17 +63,7 @@ class ImageFolder(Photos):
         start_tensorflow()
         import tensorflow as tf
 
-        table = None
-        if self.validation_share is None:
-            splits = find_splits(self.path)
-            found = [list_images(split) for split in splits]
-            _check_same_classes(*found, splits)
-            (train, validation), skipped = self._sound(found, splits)
-        else:
-            root = find_classes(self.path)
-            (files,), skipped = self._sound([list_images(root)], [root])
-            train, validation = split_files(files, self.validation_share, self.split_seed)
-            table = split_table(root, train, validation)
+        train, validation, skipped, table = self.find()
         train_files, train_labels = _flat(train)
         files, held_out_labels = _flat(validation)
         names, labels = list(map(os.fsencode, train_files)), tf.constant(train_labels)
@@ -99,6 +89,23 @@ class ImageFolder(Photos):
             files=tuple(train_files + files),
             split_table=table,
         )
+
+    def find(self) -> tuple[ClassFiles, ClassFiles, list[str], str | None]:
+        """Lists and checks the files: of training, of validation, those left out, and a table of what it split itself.
+
+        Raises:
+            InputError: As of `load`.
+        """
+        if self.validation_share is None:
+            splits = find_splits(self.path)
+            found = [list_images(split) for split in splits]
+            _check_same_classes(*found, splits)
+            (train, validation), skipped = self._sound(found, splits)
+            return train, validation, skipped, None
+        root = find_classes(self.path)
+        (files,), skipped = self._sound([list_images(root)], [root])
+        train, validation = split_files(files, self.validation_share, self.split_seed)
+        return train, validation, skipped, split_table(root, train, validation)
 
     def _sound(self, found: list[ClassFiles], folders: Sequence[Path]) -> tuple[list[ClassFiles], list[str]]:
         """The files of each folder that can be decoded, and those that cannot, after `check_images`."""
@@ -178,7 +185,7 @@ def bad_images(paths: Sequence[str]) -> Iterator[str]:
 
 @contextlib.contextmanager
 def name_bad_images(splits: Splits):
-    """Names the image file at which a pipeline of `splits` stops, in an `InputError`.
+    """Names the image file, or the shard's record, at which a pipeline of `splits` stops, in an `InputError`.
 
     ```python
     with name_bad_images(splits):
@@ -193,6 +200,9 @@ def name_bad_images(splits: Splits):
     try:
         yield
     except (tf.errors.OpError, UnicodeDecodeError) as error:  # the latter where a file's name in the message is no text
+        damage = splits.find_damage() if splits.find_damage else None
+        if damage is not None:
+            raise damage from error
         bad = next(bad_images(splits.files), None) if splits.files else None
         if bad is None:
             raise

@@ -41,6 +41,8 @@ class Splits:
         skipped: Image files that could not be decoded and were left out.
         files: Image files of both, where images are files.
         split_table: What was held out, as CSV (`split,class,file`), where the source split the images itself.
+        find_damage: Function that reads everything again and gives the error that names what is damaged, or `None`,
+            where images are not files.
         crop_fraction: Side of the central square of `validation` over a photo's shorter side; 1 where nothing is cut.
     """
 
@@ -56,6 +58,7 @@ class Splits:
     skipped: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     split_table: str | None = None
+    find_damage: Callable[[], InputError | None] | None = None
     crop_fraction: float = 1.0
 
     @property

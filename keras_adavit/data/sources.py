@@ -2,6 +2,7 @@
 
 from keras_adavit.data.digits import Digits
 from keras_adavit.data.image_folder import ImageFolder
+from keras_adavit.data.shards import Shards
 from keras_adavit.data.tfds import Tfds
 
-Source = Digits | ImageFolder | Tfds
+Source = Digits | ImageFolder | Shards | Tfds

@@ -3,6 +3,7 @@
 from keras_adavit.data.augment import Augment
 from keras_adavit.data.digits import Digits
 from keras_adavit.data.image_folder import ImageFolder
+from keras_adavit.data.shards import Shards
 from keras_adavit.data.tfds import Tfds
 from keras_adavit.experiments.recipe import AdaptiveTraining, DenseTraining, Model, Recipe, Training
 from keras_adavit.gating.config import GateConfig
@@ -22,6 +23,7 @@ __all__ = [
     "Model",
     "RandomPolicy",
     "Recipe",
+    "Shards",
     "Tfds",
     "Training",
 ]
