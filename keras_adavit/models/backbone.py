@@ -168,7 +168,17 @@ class AdaViTBackbone(keras.Model):
         check_call(self, images, **kwargs)
         return super().__call__(images, *args, **kwargs)
 
-    def call(self, images, training=False, temperature=None, details=False, policy=None, packed=False, unroll=False):
+    def call(
+        self,
+        images,
+        training=False,
+        temperature=None,
+        details=False,
+        policy=None,
+        packed=False,
+        unroll=False,
+        budget_offset=None,
+    ):
         """Encodes images.
 
         Args:
@@ -185,6 +195,7 @@ class AdaViTBackbone(keras.Model):
             packed: Whether only what is kept is computed, with the same result; neither in training nor with the
                 detail `class_attention`.
             unroll: Whether packed blocks are compiled each by itself; else they share compiled code.
+            budget_offset: Scalar in [-1, 1], see `Gate.call`; not packed.
 
         Returns:
             A dict: `tokens` (B, T, D) normalised, class token first; the policy `token_keep` (B, L, T), `head_keep`
@@ -215,6 +226,7 @@ class AdaViTBackbone(keras.Model):
 
         def masked_step(block, tokens, given):
             options = {"training": training, "temperature": temperature, "policy": given}
+            options |= {"budget_offset": budget_offset}
             attention = ("class_attention",) if "class_attention" in details else ()
             return block(tokens, **options, details=attention)
 
@@ -297,6 +309,7 @@ class AdaViTBackbone(keras.Model):
                 tokens=block.token_gate,
                 heads=block.head_gate,
                 blocks=block.block_gate,
+                context=self.gates is not None and self.gates.token_context,
             )
             for block in self.blocks
         )

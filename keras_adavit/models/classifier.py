@@ -87,7 +87,7 @@ class AdaViTClassifier(keras.Model):
         self.teacher = None
         self.distillation = None
         self.training_policy = None
-        self.policy_seed = keras.random.SeedGenerator(0)  # of the training policy, which has a seed of its own
+        self.policy_seed = keras.random.SeedGenerator(0)  # of the training policy, and of budgets that are drawn
         self.build((None, backbone.image_size, backbone.image_size, backbone.channels))
 
     @classmethod
@@ -173,6 +173,9 @@ class AdaViTClassifier(keras.Model):
             if isinstance(policy, RandomPolicy):
                 shapes = self.backbone.policy_shapes(ops.shape(images)[0])
                 policy = policy.draw(shapes, [self.policy_seed] * len(shapes))
+        offset = None
+        if training and self.budget is not None and self.budget.macs_spread:
+            offset = keras.random.uniform((), -1.0, 1.0, dtype="float32", seed=self.policy_seed)
         xla = execution is None and getattr(self, "jit_compile", False)
         execution = self.execution if execution is None else check_execution(execution)
         if details is None:
@@ -192,7 +195,10 @@ class AdaViTClassifier(keras.Model):
             policy=policy,
             packed=packed,
             unroll=unroll,
+            budget_offset=offset,
         )
+        if offset is not None:
+            outputs["budget_offset"] = ops.full_like(outputs["macs"], offset)
         tokens = outputs.pop("tokens")
         return {
             "logits": self.head(tokens[:, 0]),
