@@ -16,7 +16,6 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,9 +24,10 @@ from pathlib import Path
 
 from turns import processor
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 WEIGHTS = {"tensorflow": 2.0, "torch": 1.0, "jax": 2.0, "input pipeline": 0.5}  # of the time; who compiles needs more
 TAIL = 2000  # characters of a process's last words that are kept
+REMARK = re.compile(r"WARNING: All log messages before absl|[IWE]\d{4} ")  # of TensorFlow, which are none of them
 
 
 def main():
@@ -78,14 +78,16 @@ def parse_arguments():
 
 
 def accelerator():
-    """The name of the accelerator as its driver tells it, or `None`."""
+    """The name of the accelerator, of which its driver knows more than a backend, or `None`."""
     for command in (["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], ["rocm-smi", "--showproductname"]):
-        if shutil.which(command[0]):
-            found = subprocess.run(command, capture_output=True, text=True, timeout=60)
-            lines = [line for line in found.stdout.splitlines() if line.strip()]
-            if found.returncode == 0 and lines:
-                return lines[0].strip()
-    return None
+        try:
+            found = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        except (OSError, subprocess.SubprocessError):
+            continue
+        lines = [line.strip() for line in found.stdout.splitlines() if line.strip(" =-")]
+        if lines:
+            return lines[0]
+    return "an accelerator" if any(Path("/dev", name).exists() for name in ("nvidia0", "kfd")) else None
 
 
 def slug(name):
@@ -134,7 +136,7 @@ def run_part(part, arguments, output, folder, deadline, has_accelerator):
         finally:
             process.kill()
         words.seek(0)
-        last = words.read()[-TAIL:]
+        last = "".join(line for line in words if not REMARK.match(line))[-TAIL:].strip()
     entry = {"seconds": round(time.time() - start, 1)}
     if failure:
         print(f"{part}: {failure}\n{last}", flush=True)

@@ -38,7 +38,7 @@ class Session:
 
     def __init__(self, arguments):
         self.arguments = arguments
-        self.longest = 5.0  # seconds of a measurement so far
+        self.longest = 5.0  # seconds that a measurement took
 
     def write(self, **entries):
         update(self.arguments["output"], lambda found: found["backends"].setdefault(BACKEND, {}).update(entries))
@@ -46,7 +46,7 @@ class Session:
     def measure(self, label, function, *arguments):
         """Runs a measurement, which returns a dict, and writes it, or why there is none."""
         entry, start = dict(label), time.time()
-        if start + self.longest > self.arguments["deadline"]:
+        if start + self.longest / 2 > self.arguments["deadline"]:  # the first ones take longer
             entry["left_out"] = "no time left"
         else:
             try:
@@ -150,7 +150,8 @@ def dtype_policy(precision):
 def measure_inference(models, precision, images, size, arguments):
     """Times of a batch, and how far packed outputs are from masked ones."""
     dense, gated = models_of(models, precision, arguments)
-    batches = [ops.convert_to_tensor(images[start : start + size]) for start in range(0, len(images) - size + 1, size)]
+    starts = range(0, len(images) - size + 1, size)[:MANY]
+    batches = [ops.convert_to_tensor(images[start : start + size]) for start in starts]
     runs, compiling, failures, slowest = {}, {}, {}, 0.0
     for name in NAMES:
         run = compiled(dense if name == "dense" else gated, "packed" if name == "packed" else "masked")
