@@ -89,7 +89,9 @@ def find_gates(model, names):
 
 def learned_rates(gates):
     """How far the threshold of each gate moves, as a share of the mean: 1 for all unless they follow the budget."""
-    rates = [float(ops.softplus(gate.budget_rate)) if gate.follow_budget else 1.0 for gate in gates]
+    rates = [
+        float(ops.convert_to_numpy(ops.softplus(gate.budget_rate))) if gate.follow_budget else 1.0 for gate in gates
+    ]
     return np.divide(rates, np.mean(rates))
 
 
