@@ -100,7 +100,7 @@ def gate_macs(num_tokens, *, width, num_heads, tokens, heads, blocks, context=Fa
 
     With `context` the gate of tokens reads the class token too.
     """
-    rows = (num_tokens - 1 + context) * bool(tokens) + num_heads * bool(heads) + 2 * bool(blocks)
+    rows = (num_tokens - 1 + bool(context)) * bool(tokens) + num_heads * bool(heads) + 2 * bool(blocks)
     return width * rows
 
 

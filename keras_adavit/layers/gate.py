@@ -84,7 +84,7 @@ class Gate(keras.layers.Layer):
         """
         logits = linear(inputs, self.kernel, self.bias)
         if self.context:
-            logits = logits + ops.matmul(ops.cast(context, logits.dtype), self.context_kernel)
+            logits = logits + ops.matmul(context, self.context_kernel)
         if self.follow_budget and budget_offset is not None:
             logits = logits + ops.softplus(self.budget_rate) * budget_offset
         if training:

@@ -225,10 +225,9 @@ class AdaViTBackbone(keras.Model):
             return {"tokens": self.norm(tokens), **decisions, "macs": cost}
 
         def masked_step(block, tokens, given):
-            options = {"training": training, "temperature": temperature, "policy": given}
-            options |= {"budget_offset": budget_offset}
+            options = {"training": training, "temperature": temperature, "budget_offset": budget_offset}
             attention = ("class_attention",) if "class_attention" in details else ()
-            return block(tokens, **options, details=attention)
+            return block(tokens, policy=given, details=attention, **options)
 
         def packed_step(block, tokens, given):
             decisions, normed = block.decide(tokens, policy=given)
@@ -309,7 +308,7 @@ class AdaViTBackbone(keras.Model):
                 tokens=block.token_gate,
                 heads=block.head_gate,
                 blocks=block.block_gate,
-                context=self.gates is not None and self.gates.token_context,
+                context=block.token_gate and block.token_gate.context,
             )
             for block in self.blocks
         )

@@ -160,7 +160,8 @@ class AdaViTClassifier(keras.Model):
             A dict: `logits` (B, K) float32; the policy `token_keep` (B, L, T), `head_keep` (B, L, H) and `block_keep`
             (B, L, 2), 1 use and 0 skip; `macs` (B,), the multiply-accumulates of each image. Details: `token_logits`
             (B, L, T-1), `head_logits` (B, L, H), `block_logits` (B, L, 2); `class_attention` (B, L, H, T), the class
-            token's attention; `class_tokens` (B, L, D), the class token after each block.
+            token's attention; `class_tokens` (B, L, D), the class token after each block. In training with a
+            `macs_spread`, also `budget_offset` (B,), which the step drew from [-1, 1].
 
         Raises:
             InputError: If `images`, `policy`, `details` or `execution` is something else.

@@ -64,14 +64,14 @@ class BudgetLoss:
         head_minimum_weight, block_minimum_weight, token_minimum_weight: Weights of the summed shortfalls.
         macs_spread: Half the width of the range around `macs_target` from which each training step draws a target of
             its own, as a share of the dense model's MACs; for a model whose gates follow the budget (`follow_budget` of
-            `GateConfig`), which then serves every budget in it. 0: one target.
+            `GateConfig`), so that `calibrate` can set it to any budget in the range. 0: one target.
         noise_free: Whether usage and MACs in training are those of the decisions without noise, as evaluation takes
             them, so that what is met in training is met in evaluation; the model itself computes with the noisy ones.
             The published code counts the noisy ones. Under a `training_policy` it is that policy which counts.
 
     Raises:
-        InputError: If a target is outside its range, a weight is negative, or a minimum and its weight do not come
-            together.
+        InputError: If a target is outside its range, a weight is negative, a minimum and its weight do not come
+            together, or there is a `macs_spread` without a `macs_target`.
     """
 
     token_target: UsageTarget = None
@@ -96,6 +96,8 @@ class BudgetLoss:
     noise_free: bool = False
 
     def __post_init__(self):
+        if self.macs_spread and self.macs_target is None:
+            raise InputError(f"`macs_spread` needs a `macs_target`. Received: macs_spread={self.macs_spread} alone")
         for kind in ("token", "head", "block"):
             minimum, weight = getattr(self, f"{kind}_minimum"), getattr(self, f"{kind}_minimum_weight")
             if bool(minimum) != bool(weight):

@@ -82,6 +82,16 @@ def test_spread_needs_gates_that_follow():
         build().compile("sgd", ka.CrossEntropy(), budget=ka.BudgetLoss(macs_target=0.5, macs_spread=0.1))
 
 
+def test_spread_needs_a_target():
+    with pytest.raises(ka.InputError, match="`macs_spread` needs a `macs_target`"):
+        ka.BudgetLoss(macs_spread=0.1)
+
+
+def test_context_costs_one_more_row_a_block():
+    plain, reading = build(), build(token_context=True)
+    assert reading.backbone.fixed_macs - plain.backbone.fixed_macs == 3 * 24
+
+
 def test_context_needs_gates_of_tokens():
     with pytest.raises(ka.InputError, match="`token_context` needs gates of `tokens`"):
         ka.GateConfig(tokens=False, token_context=True)
