@@ -11,7 +11,7 @@ from rich.progress import track
 
 from keras_adavit.commands.arguments import parse
 from keras_adavit.data.image_folder import ImageFolder
-from keras_adavit.data.shard_files import INDEX, check_place, check_whole, plan_digest, plan_shards, read_index
+from keras_adavit.data.shard_files import INDEX, PLAN, check_place, check_whole, plan_digest, plan_shards, read_index
 from keras_adavit.data.shard_files import write_shards as write
 from keras_adavit.errors import InputError, printable
 from keras_adavit.experiments.folder import locked
@@ -71,7 +71,8 @@ def main(arguments):
     ]
     make_folder(out)
     with locked(out):
-        if (out / INDEX).is_file() and all((out / shard.name).is_file() for shard in shards):
+        is_finished = (out / INDEX).is_file() and not (out / PLAN).is_file()
+        if is_finished and all((out / shard.name).is_file() for shard in shards):
             check_place(out, shards, plan_digest(root, shards, names))
             check_whole(out, read_index(out))
             console.print(f"All {len(shards)} files in {out} are as they were written", markup=False)

@@ -187,7 +187,8 @@ def to_record(root: Path, file: str, label: int) -> bytes:
         "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
         "file": text(os.fsencode(os.path.relpath(file, root))),
     }
-    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+    # Otherwise the order of the features differs from process to process, and so would the same images' files.
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(deterministic=True)
 
 
 def parse_record(record):

@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import signal
@@ -86,6 +87,12 @@ def test_every_image_once_bit_for_bit(photos, written):
         sizes = [sum(1 for _ in tf.data.TFRecordDataset(str(path))) for path in written.glob(f"{split}-*")]
         assert len(sizes) == 16
         assert max(sizes) - min(sizes) <= 1
+
+
+def test_features_are_in_one_order(written):
+    for path in written.glob("*.tfrecord"):
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            assert record.index(b"file") < record.index(b"image") < record.index(b"label")
 
 
 def test_splits_are_those_of_the_folder(photos, written):
@@ -237,6 +244,14 @@ def test_killed_while_writing(photos, written, tmp_path, capsys):
     assert {p.name for p in out.iterdir()} == {p.name for p in written.iterdir()}
     for path in written.glob("*.tfrecord"):
         assert (out / path.name).read_bytes() == path.read_bytes()
+
+
+def test_killed_at_the_very_end(photos, copy, capsys):
+    plan = json.loads((copy / "shards.json").read_text())["plan"]
+    (copy / "unfinished.json").write_text(json.dumps({"plan": plan}))
+    assert main(["shards", str(photos), str(copy)]) == 0
+    assert capsys.readouterr().out == f"Wrote 61 images to 32 files in {copy}, 32 of which were there\n"
+    assert len(load(copy).train) == 8
 
 
 @pytest.mark.parametrize(
