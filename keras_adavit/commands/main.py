@@ -11,7 +11,7 @@ COMMANDS = {
     "evaluate": "print accuracy, MACs and the usage of every block of a model",
     "report": "write a page with pictures of what a model spends and on what",
     "convert": "convert a published PyTorch or safetensors file into a .keras file",
-    "export": "write a model as SavedModel or ONNX",
+    "export": "write a model as SavedModel, ONNX or LiteRT",
     "serve": "answer photos over HTTP, with a page to drop them on",
 }
 USAGE = "usage: keras-adavit COMMAND [-h] …\n\n" + "\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items())

@@ -31,6 +31,11 @@ if kind == "onnx":
     session = onnxruntime.InferenceSession(path)
     names = [output.name for output in session.get_outputs()]
     run = lambda batch: dict(zip(names, session.run(None, {"images": batch})))
+elif kind == "litert":
+    from ai_edge_litert.interpreter import Interpreter
+
+    runner = Interpreter(path).get_signature_runner()
+    run = lambda batch: runner(images=batch)
 else:
     import tensorflow as tf
 
@@ -56,13 +61,21 @@ def make_model():
     return model
 
 
+def need_litert():
+    pytest.importorskip("ai_edge_litert", reason="LiteRT needs the extra `litert`")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("execution", ["packed", "masked"])
-@pytest.mark.parametrize("format", ["saved_model", "onnx"])
+@pytest.mark.parametrize(
+    ("format", "execution"),
+    [("saved_model", "packed"), ("saved_model", "masked"), ("onnx", "packed"), ("onnx", "masked"), ("litert", None)],
+)
 def test_other_runtimes_compute_the_same(format, execution, tmp_path):
     if format == "onnx":
         pytest.importorskip("onnxruntime", reason="ONNX needs the extra `export`")
         pytest.importorskip("tf2onnx", reason="ONNX needs the extra `export`")
+    if format == "litert":
+        need_litert()
     model = make_model()
     images = np.random.default_rng(0).normal(size=(19, 32, 32, 3)).astype("float32")
     expected = model.predict(images, batch_size=19, verbose=0)
@@ -126,8 +139,41 @@ def test_onnx_is_float32():
         model = make_model()
     finally:
         keras.config.set_dtype_policy("float32")
-    with pytest.raises(ka.InputError, match="`model` must compute in float32 for ONNX"):
+    with pytest.raises(ka.InputError, match="`model` must compute in float32 with `format='onnx'`"):
         ka.export(model, "new.onnx", "onnx")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"execution": "packed"}, "`execution` must be 'masked' as LiteRT. Received: execution='packed'"),
+        ({"preprocessing": True}, "`preprocessing` must be False as LiteRT. Received: preprocessing=True"),
+        ({"quantize": "int8"}, "`quantize` needs `format=\"onnx\"`. Received: format='litert'"),
+    ],
+)
+def test_what_litert_cannot(arguments, message, tmp_path):
+    need_litert()
+    model = make_model()
+    model.preprocessing = ka.Preprocessing()
+    with pytest.raises(ka.InputError, match=message):
+        ka.export(model, tmp_path / "model.tflite", "litert", **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_extra_that_is_missing_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ka.InputError, match=r'needs ai_edge_litert: pip install "keras-adavit\[litert\]"'):
+        check_target(tmp_path / "model.tflite", "litert", None)
+
+
+def test_of_files_litert_alone_is_replaced(tmp_path):
+    need_litert()
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"\x1c\x00\x00\x00TFL3 and so on")
+    assert check_target(path, "litert", None, overwrite=True) == "masked"
+    path.write_bytes(b"TFL3, but not in its place")
+    with pytest.raises(ka.InputError, match="`path` must be new or an earlier export as litert"):
+        check_target(path, "litert", None, overwrite=True)
 
 
 def test_command(tmp_path, capsys):
