@@ -117,10 +117,10 @@ def names(arguments):
     return ("dense", "masked", "packed") if arguments.masked and arguments.export is None else ("dense", "packed")
 
 
-def build(preset, gates):
+def build(preset, gates, image_size=224):
     """A model with random weights, none of which a compiler could leave out."""
     keras.utils.set_random_seed(0)
-    model = ka.AdaViTClassifier.from_preset(preset, gates=gates)
+    model = ka.AdaViTClassifier.from_preset(preset, image_size=image_size, gates=gates)
     for variable in model.trainable_variables:
         if variable.path.split("/")[-1] in ("bias", "beta", "gamma"):
             variable.assign(variable + 0.02 * keras.random.normal(variable.shape))

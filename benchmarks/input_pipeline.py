@@ -2,18 +2,21 @@
 
     python benchmarks/input_pipeline.py DIR
 
-DIR holds JPEG files, at any depth. Beside this package's pipelines run loops over Pillow, as many threads as there are
-cores, with timm's RandAugment if timm is installed; and keras-cv's RandAugment if keras-cv is. All take turns on the
-same files, and the medians are printed: their ratios are what can be compared, and on a machine that has other work to
-do the processor's time more than the clock's. Files are in memory before; the time to start a pipeline is left out.
+DIR holds JPEG files, at any depth; without it, some are made up. Beside this package's pipelines run loops over Pillow,
+as many threads as there are cores, with timm's RandAugment if timm is installed; and keras-cv's RandAugment if keras-cv
+is. All take turns on the same files, and the medians are printed: their ratios are what can be compared, and on a
+machine that has other work to do the processor's time more than the clock's. Files are in memory before; the time to
+start a pipeline is left out.
 """
 
 import argparse
 import importlib.util
 import io
+import json
 import os
 import random
 import statistics
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -109,31 +112,66 @@ def rates(batches, batch):
     return images / (time.perf_counter() - clock), 1000 * (time.process_time() - processor) / images
 
 
+def made_up_photos(folder, count=64):
+    """JPEG files of smooth noise, 500 by 375 pixels, at about two bits a pixel, as photos of the web have them."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype="uint8")).resize((500, 375))
+        fine = np.asarray(coarse) + rng.normal(scale=8, size=(375, 500, 3))
+        Image.fromarray(fine.clip(0, 255).astype("uint8")).save(folder / f"{number}.jpg", quality=90)
+
+
+def medians(found):
+    """Images a second and milliseconds of a core of each, from lists of both."""
+    return {
+        name: {
+            "images_per_second": statistics.median(speed for speed, _ in each),
+            "milliseconds": statistics.median(milliseconds for _, milliseconds in each),
+        }
+        for name, each in found.items()
+        if each
+    }
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument(
         "--count", type=int, default=512, help="files that are read, again and again if there are fewer"
     )
     parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5, help="turns")
+    parser.add_argument("--json", type=Path, help="file to write the medians to, at any time those so far")
     arguments = parser.parse_args()
-    files = sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    with tempfile.TemporaryDirectory() as made_up:
+        if arguments.folder is None:
+            made_up_photos(Path(made_up))
+        measure(arguments, parser, arguments.folder or Path(made_up))
+
+
+def measure(arguments, parser, folder):
+    """Times all in turns, prints the medians, and writes them."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     if not files:
-        parser.error(f"`folder` must hold JPEG files. Received: {arguments.folder}")
+        parser.error(f"`folder` must hold JPEG files. Received: {folder}")
     files = (files * -(-arguments.count // len(files)))[: arguments.count // arguments.batch * arguments.batch]
     datasets = pipelines(files, arguments.size, arguments.batch)
     loops = pillow_loops(files, arguments.size, arguments.batch)
     found = {name: [] for name in (*datasets, *loops)}
+    cores = len(os.sched_getaffinity(0))
     for _ in range(arguments.rounds):
         for name, each in found.items():
             batches = datasets[name] if name in datasets else loops[name]()
             each.append(rates(batches, arguments.batch))
-    print(f"{len(files)} images of {arguments.size} pixels, {len(os.sched_getaffinity(0))} cores; ratios to the crop")
-    base = statistics.median(milliseconds for _, milliseconds in found["decode, crop, flip"])
-    for name, each in found.items():
-        speed, milliseconds = (statistics.median(column) for column in zip(*each, strict=True))
+            if arguments.json:
+                head = {"cores": cores, "photos": "made up" if arguments.folder is None else "given"}
+                arguments.json.write_text(json.dumps(head | {"medians": medians(found)}))
+    print(f"{len(files)} images of {arguments.size} pixels, {cores} cores; ratios to the crop")
+    figures = medians(found)
+    base = figures["decode, crop, flip"]["milliseconds"]
+    for name, each in figures.items():
+        speed, milliseconds = each.values()
         print(
             f"{name:32s} {speed:7.0f} images/s {milliseconds:7.2f} ms of a core, {milliseconds / base:.2f} of the crop"
         )
