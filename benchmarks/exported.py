@@ -49,7 +49,23 @@ def litert(path):
     return lambda images: runner(images=images)
 
 
-RUNTIMES = (("ONNX Runtime", onnx_runtime, ("", "-int8")), ("SavedModel", saved_model, ("",)))
+def openvino(path):
+    from openvino import Core
+
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": len(os.sched_getaffinity(0))}
+    compiled = Core().compile_model(f"{path}.onnx", "CPU", options)
+
+    def run(images):
+        return {output.any_name: array for output, array in compiled({"images": images}).items()}
+
+    return run
+
+
+RUNTIMES = (
+    ("ONNX Runtime", onnx_runtime, ("", "-int8")),
+    ("OpenVINO", openvino, ("",)),
+    ("SavedModel", saved_model, ("",)),
+)
 
 
 def main():

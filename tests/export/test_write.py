@@ -31,6 +31,11 @@ if kind == "onnx":
     session = onnxruntime.InferenceSession(path)
     names = [output.name for output in session.get_outputs()]
     run = lambda batch: dict(zip(names, session.run(None, {"images": batch})))
+elif kind == "openvino":
+    from openvino import Core
+
+    compiled = Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    run = lambda batch: {output.any_name: array for output, array in compiled({"images": batch}).items()}
 elif kind == "litert":
     from ai_edge_litert.interpreter import Interpreter
 
@@ -67,25 +72,35 @@ def need_litert():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("format", "execution"),
-    [("saved_model", "packed"), ("saved_model", "masked"), ("onnx", "packed"), ("onnx", "masked"), ("litert", None)],
+    ("format", "execution", "runtime"),
+    [
+        ("saved_model", "packed", "saved_model"),
+        ("saved_model", "masked", "saved_model"),
+        ("onnx", "packed", "onnx"),
+        ("onnx", "masked", "onnx"),
+        ("onnx", "packed", "openvino"),
+        ("litert", None, "litert"),
+    ],
 )
-def test_other_runtimes_compute_the_same(format, execution, tmp_path):
+def test_other_runtimes_compute_the_same(format, execution, runtime, tmp_path):
     if format == "onnx":
         pytest.importorskip("onnxruntime", reason="ONNX needs the extra `export`")
         pytest.importorskip("tf2onnx", reason="ONNX needs the extra `export`")
+    if runtime == "openvino":
+        pytest.importorskip("openvino", reason="OpenVINO is not in an extra of users")
     if format == "litert":
         need_litert()
     model = make_model()
     images = np.random.default_rng(0).normal(size=(19, 32, 32, 3)).astype("float32")
     expected = model.predict(images, batch_size=19, verbose=0)
     assert 0.2 < expected["token_keep"].mean() < 0.95
-    ka.export(model, tmp_path / "model", format, execution)
+    name = "model.onnx" if format == "onnx" else "model"  # OpenVINO goes by the ending
+    ka.export(model, tmp_path / name, format, execution)
     assert model.execution == "masked"
-    assert [each.name for each in tmp_path.iterdir()] == ["model"]
+    assert [each.name for each in tmp_path.iterdir()] == [name]
     np.save(tmp_path / "images.npy", images)
     (tmp_path / "reader.py").write_text(READER)
-    command = [sys.executable, "reader.py", format, "model", "images.npy", "found.npz"]
+    command = [sys.executable, "reader.py", runtime, name, "images.npy", "found.npz"]
     subprocess.run(command, cwd=tmp_path, check=True, timeout=300)
     with np.load(tmp_path / "found.npz") as found:
         for size in (1, 5, 19):
