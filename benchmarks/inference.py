@@ -17,6 +17,7 @@ The three models take turns on the same images, so that whatever else the machin
 import dataclasses
 import os
 import statistics
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +29,7 @@ import tyro
 from keras import ops
 from rich.console import Console
 from rich.table import Table
-from turns import SMALLEST_TURN, time_in_turns
+from turns import SMALLEST_TURN, processor, time_in_turns
 
 import keras_adavit as ka
 
@@ -42,6 +43,8 @@ class Arguments:
 
     preset: str = "ada_deit_small_patch16_224"
     """Name of the model."""
+    precision: Literal["float32", "bfloat16", "mixed_bfloat16"] = "float32"
+    """Keras's policy of data types: bfloat16 for weights too, mixed for what is computed alone."""
     batch_size: tuple[int, ...] = (32,)
     """Images in a batch."""
     macs: tuple[float, ...] = (0.5,)
@@ -54,16 +57,19 @@ class Arguments:
     """Turns of each model."""
     shift: int = 0
     """Pixels by which images move from turn to turn, so that every turn sees other ones; 0: the same."""
+    processor_time: bool = False
+    """Count the processor's time of all threads, for a machine that others use too; best with `taskset -c 0`."""
     masked: bool = True
     """Time masked execution too."""
     calibrated: tuple[Literal["tokens", "heads", "blocks"], ...] = CALIBRATED[0]
     """With `--export`, which gates are calibrated."""
     export: Path | None = None
-    """Folder, new: write ONNX files in float32 and int8, SavedModels and images there, for exported.py."""
+    """Folder, new: write ONNX files in float32 and int8, SavedModels, LiteRT and images there, for exported.py."""
 
 
 def main():
     arguments = tyro.cli(Arguments)
+    keras.config.set_dtype_policy(arguments.precision)
     models = {name: build(arguments.preset, None if name == "dense" else ka.GateConfig()) for name in names(arguments)}
     images = load_images(arguments.images, models["dense"].backbone.image_size, max(arguments.batch_size))
     spread_gates(models["packed"], images)
@@ -83,22 +89,17 @@ def main():
             if "masked" in models:
                 models["masked"].set_weights(models["packed"].get_weights())
             for size in arguments.batch_size:
-                add_row(
-                    table,
-                    f"gates, {share}: {', '.join(kinds)}",
-                    models,
-                    images,
-                    size,
-                    arguments.rounds,
-                    arguments.shift,
-                )
+                label = f"gates, {share}: {', '.join(kinds)}"
+                add_row(table, label, models, images, size, arguments)
     if arguments.prescribed:
         for usage in USAGES:
             label = "tokens {}, heads {}, sub-layers {}".format(*usage)
-            add_row(table, label, models, images, len(images), arguments.rounds, 0, usage)
+            add_row(table, label, models, images, len(images), dataclasses.replace(arguments, shift=0), usage)
     console = Console(width=130)
     console.print(
-        f"{arguments.preset}, {keras.backend.backend()}, float32; times over the dense model's", highlight=False
+        f"{processor()}\n{arguments.preset}, {keras.backend.backend()}, {arguments.precision}; "
+        "times over the dense model's",
+        highlight=False,
     )
     console.print(table)
 
@@ -163,11 +164,12 @@ def spread_gates(model, images):
         gate.bias.assign(np.broadcast_to(offset - mean / deviation, gate.bias.shape))
 
 
-def add_row(table, label, models, images, size, rounds, shift, usage=None):
+def add_row(table, label, models, images, size, arguments, usage=None):
     """Times the models in turns and adds a row."""
     images = images[: max(size, SMALLEST_TURN)]
     functions = {name: function_of(model, usage if name != "dense" else None) for name, model in models.items()}
-    seconds, found = time_in_turns(functions, images, size, rounds, shift)
+    clock = time.process_time if arguments.processor_time else time.perf_counter
+    seconds, found = time_in_turns(functions, images, size, arguments.rounds, arguments.shift, clock)
     time_of = {name: statistics.median(values) for name, values in seconds.items()}
     macs = float(np.mean(found["packed"])) / models["dense"].dense_macs
     ratio = {name: value / time_of["dense"] for name, value in time_of.items()}
@@ -210,6 +212,7 @@ def export(models, arguments, images):
         ka.export(model, arguments.export / f"{name}.onnx", "onnx", model.execution)
         ka.export(model, arguments.export / f"{name}-int8.onnx", "onnx", model.execution, quantize="int8")
         ka.export(model, arguments.export / name, "saved_model", model.execution)
+        ka.export(model, arguments.export / f"{name.replace('packed', 'masked')}.tflite", "litert")
     np.savez(arguments.export / "images.npz", images=images, dense_macs=models["dense"].dense_macs)
 
 
