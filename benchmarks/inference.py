@@ -33,6 +33,7 @@ from turns import SMALLEST_TURN, time_in_turns
 import keras_adavit as ka
 
 CALIBRATED = (("tokens", "blocks"), ("tokens", "heads", "blocks"))
+WITHOUT_XLA = ("dense without XLA", "packed without XLA")
 USAGES = ((1, 1, 1), (0.5, 1, 1), (1, 0.5, 1), (1, 1, 0.5), (0.6, 0.8, 0.8))
 
 
@@ -56,6 +57,8 @@ class Arguments:
     """Pixels by which images move from turn to turn, so that every turn sees other ones; 0: the same."""
     masked: bool = True
     """Time masked execution too."""
+    xla: bool = False
+    """On TensorFlow, compile for XLA, and time dense and packed without it too."""
     calibrated: tuple[Literal["tokens", "heads", "blocks"], ...] = CALIBRATED[0]
     """With `--export`, which gates are calibrated."""
     export: Path | None = None
@@ -64,24 +67,27 @@ class Arguments:
 
 def main():
     arguments = tyro.cli(Arguments)
-    models = {name: build(arguments.preset, None if name == "dense" else ka.GateConfig()) for name in names(arguments)}
+    models = {
+        name: build(arguments.preset, None if name.startswith("dense") else ka.GateConfig())
+        for name in names(arguments)
+    }
     images = load_images(arguments.images, models["dense"].backbone.image_size, max(arguments.batch_size))
     spread_gates(models["packed"], images)
     for name, model in models.items():
-        if name == "masked":
-            model.set_weights(models["packed"].get_weights())
-        model.execution = "packed" if name == "packed" else "masked"
+        model.execution = "packed" if name.startswith("packed") else "masked"
         # XLA on JAX; it is slower on TensorFlow, and torch has its fused kernels without a compiler.
-        model.compile(jit_compile=keras.backend.backend() == "jax")
+        model.compile(jit_compile=keras.backend.backend() == "jax" or (arguments.xla and name not in WITHOUT_XLA))
     if arguments.export is not None:
         export(models, arguments, images)
         return
-    table = Table("policy", "batch", "MACs", "masked", "packed", "realised", "images/s, dense", "packed")
+    over_dense = [name for name in ("masked", "packed", *WITHOUT_XLA) if name in models]
+    table = Table("policy", "batch", "MACs", *over_dense, "realised", "images/s, dense", "packed")
     for share in arguments.macs:
         for kinds in CALIBRATED:
             calibrate(models["packed"], images, share, kinds)
-            if "masked" in models:
-                models["masked"].set_weights(models["packed"].get_weights())
+            for name in models:
+                if name == "masked" or name == WITHOUT_XLA[1]:
+                    models[name].set_weights(models["packed"].get_weights())
             for size in arguments.batch_size:
                 add_row(
                     table,
@@ -96,7 +102,7 @@ def main():
         for usage in USAGES:
             label = "tokens {}, heads {}, sub-layers {}".format(*usage)
             add_row(table, label, models, images, len(images), arguments.rounds, 0, usage)
-    console = Console(width=130)
+    console = Console(width=160)
     console.print(
         f"{arguments.preset}, {keras.backend.backend()}, float32; times over the dense model's", highlight=False
     )
@@ -113,7 +119,9 @@ def calibrate(model, images, share, kinds):
 
 
 def names(arguments):
-    return ("dense", "masked", "packed") if arguments.masked and arguments.export is None else ("dense", "packed")
+    if arguments.export is not None:
+        return "dense", "packed"
+    return "dense", *(("masked",) if arguments.masked else ()), "packed", *(WITHOUT_XLA if arguments.xla else ())
 
 
 def build(preset, gates, image_size=224):
@@ -166,7 +174,9 @@ def spread_gates(model, images):
 def add_row(table, label, models, images, size, rounds, shift, usage=None):
     """Times the models in turns and adds a row."""
     images = images[: max(size, SMALLEST_TURN)]
-    functions = {name: function_of(model, usage if name != "dense" else None) for name, model in models.items()}
+    functions = {
+        name: function_of(model, None if name.startswith("dense") else usage) for name, model in models.items()
+    }
     seconds, found = time_in_turns(functions, images, size, rounds, shift)
     time_of = {name: statistics.median(values) for name, values in seconds.items()}
     macs = float(np.mean(found["packed"])) / models["dense"].dense_macs
@@ -175,8 +185,7 @@ def add_row(table, label, models, images, size, rounds, shift, usage=None):
         label,
         str(size),
         f"{macs:.3f}",
-        f"{ratio['masked']:.3f}" if "masked" in ratio else "-",
-        f"{ratio['packed']:.3f}",
+        *(f"{value:.3f}" for name, value in ratio.items() if name != "dense"),
         f"{macs / ratio['packed']:.2f}",
         f"{len(images) / time_of['dense']:.1f}",
         f"{len(images) / time_of['packed']:.1f}",

@@ -27,7 +27,6 @@ from keras_adavit.models.validation import (
     check_preprocessing,
     refuse,
 )
-from keras_adavit.packed.dispatch import packed as packed_backend
 from keras_adavit.training import schedules
 from keras_adavit.training.budget import BudgetLoss
 from keras_adavit.training.distillation import DistillationLoss, Teacher, check_teacher
@@ -153,7 +152,7 @@ class AdaViTClassifier(keras.Model):
                 kept is computed in either execution. By default, in training, decisions of the `training_policy` of
                 `compile`.
             execution: `"masked"` or `"packed"`, for callers that do not compile for XLA on TensorFlow; by default the
-                model's own `execution`, which gives way to XLA.
+                model's own `execution`.
             unroll: Whether packed blocks are compiled each by itself, as ONNX needs it; else they share compiled code.
 
         Returns:
@@ -182,7 +181,6 @@ class AdaViTClassifier(keras.Model):
             and not training
             and not isinstance(policy, TokenReduction)  # computes what is kept alone in either execution
             and "class_attention" not in detail_keys(details)
-            and packed_backend.can_pack(images, xla)
         )
         outputs = self.backbone(
             images,
@@ -190,7 +188,7 @@ class AdaViTClassifier(keras.Model):
             temperature=temperature,
             details=details,
             policy=policy,
-            packed=packed,
+            packed="xla" if packed and xla else packed,
             unroll=unroll,
         )
         tokens = outputs.pop("tokens")
@@ -205,8 +203,8 @@ class AdaViTClassifier(keras.Model):
         """How evaluation computes: `"masked"`, everything, the skipped part multiplied away; or `"packed"`, only what
         is kept, with the same result. Training is masked always. It is not saved with the model.
 
-        Packed, shapes depend on data: TensorFlow computes masked under XLA, and says so; JAX rounds shapes up to a few
-        sizes. Where `class_attention` is asked for, it is masked too.
+        Packed, shapes depend on data: under XLA, so on JAX always, they are rounded up to a few sizes. Where
+        `class_attention` is asked for, it is masked.
 
         Raises:
             InputError: When set to something else.

@@ -62,7 +62,7 @@ def attend_padded(slots, table, rows, heads):
     counts = rows.counts
     starts = ops.cumsum(counts) - counts
     attended = attend_slots(table, starts, counts, heads, slots)
-    first = ops.arange(counts.shape[0], dtype=starts.dtype) * (heads * slots)
+    first = ops.arange(ops.shape(counts)[0], dtype=starts.dtype) * (heads * slots)
     return take_rows(attended, rows, first, starts, ops.full_like(rows.image_ids, slots), heads)
 
 

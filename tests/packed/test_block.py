@@ -13,6 +13,7 @@ from keras import ops
 import keras_adavit as ka
 from keras_adavit.layers.block import GatedBlock
 from keras_adavit.packed.block import execute_packed
+from keras_adavit.packed.dispatch import packed
 
 LENGTH, WIDTH, HEADS = 10, 24, 3
 HEADS_GATED = st.sampled_from(
@@ -44,7 +45,7 @@ def block_outputs(block, inputs, policy=None):
     decisions, normed = block.decide(inputs, policy=policy)
     for outputs, decided in (
         block(inputs, policy=policy),
-        (execute_packed(block, inputs, decisions, normed), decisions),
+        (execute_packed(block, inputs, decisions, packed, normed), decisions),
     ):
         yield ops.convert_to_numpy(outputs), {key: ops.convert_to_numpy(keep) for key, keep in decided.items()}
 
