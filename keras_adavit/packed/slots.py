@@ -107,6 +107,7 @@ def take_rows(attended, rows, first, starts, slots, heads):
     """
     images = rows.image_ids
     slot = ops.arange(ops.shape(images)[0], dtype=starts.dtype) - gather(starts, images)
+    slot = ops.minimum(slot, slots - 1)  # where there is room for more rows than there are
     index = (gather(first, images) + slot)[:, None]
     return gather(attended, index + ops.arange(heads, dtype=index.dtype) * slots[:, None])
 

@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_adavit.kernels.dispatch import gather
-from keras_adavit.packed.blocks import open_ungated, step_with, weights_like
 from keras_adavit.packed.rows import Rows, add_to_all
 from keras_adavit.packed.slots import apply_head_keep, attend_padded
 

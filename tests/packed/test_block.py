@@ -13,7 +13,7 @@ from keras import ops
 import keras_adavit as ka
 from keras_adavit.layers.block import GatedBlock
 from keras_adavit.packed.block import execute_packed
-from keras_adavit.packed.dispatch import packed
+from keras_adavit.packed.dispatch import backend, packed
 
 LENGTH, WIDTH, HEADS = 10, 24, 3
 HEADS_GATED = st.sampled_from(
@@ -39,13 +39,21 @@ USAGES = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.8, 1.0])
 BATCHES = st.sampled_from([1, 2, 5, 12])  # few, for JAX compiles each shape
 
 
-def block_outputs(block, inputs, policy=None):
+PACKINGS = {"chosen": packed}
+if backend == "tensorflow":
+    from keras_adavit.packed import tensorflow_xla
+
+    PACKINGS["XLA"] = tensorflow_xla  # what XLA compiles runs eagerly too
+every_packing = pytest.mark.parametrize("packing", PACKINGS)
+
+
+def block_outputs(block, inputs, policy=None, packing="chosen"):
     """Masked and packed outputs and decisions of a block, as arrays."""
     inputs = ops.convert_to_tensor(inputs)
     decisions, normed = block.decide(inputs, policy=policy)
     for outputs, decided in (
         block(inputs, policy=policy),
-        (execute_packed(block, inputs, decisions, packed, normed), decisions),
+        (execute_packed(block, inputs, decisions, PACKINGS[packing], normed), decisions),
     ):
         yield ops.convert_to_numpy(outputs), {key: ops.convert_to_numpy(keep) for key, keep in decided.items()}
 
@@ -88,31 +96,34 @@ SEEDS = st.integers(0, 2**31 - 1)
 BROKEN = st.sampled_from([0.0, np.nan, np.inf, -np.inf, 0.0])
 
 
+@every_packing
 @settings(max_examples=120, **PROPERTY)
 @given(config=CONFIGS, batch=BATCHES, usages=st.tuples(USAGES, USAGES, USAGES), broken=BROKEN, seed=SEEDS)
-def test_any_policy(config, batch, usages, broken, seed):
+def test_any_policy(packing, config, batch, usages, broken, seed):
     rng = np.random.default_rng(seed)
     policy = draw_policy(usages, batch, rng)
     block = make_block(config, rng)
-    check_equal(*block_outputs(block, draw_tokens(batch, broken, rng), policy))
+    check_equal(*block_outputs(block, draw_tokens(batch, broken, rng), policy, packing))
 
 
+@every_packing
 @settings(max_examples=80, **PROPERTY)
 @given(config=CONFIGS, batch=BATCHES, broken=BROKEN, seed=SEEDS)
-def test_own_gates(config, batch, broken, seed):
+def test_own_gates(packing, config, batch, broken, seed):
     rng = np.random.default_rng(seed)
     block = make_block(config, rng)
-    check_equal(*block_outputs(block, draw_tokens(batch, broken, rng)))
+    check_equal(*block_outputs(block, draw_tokens(batch, broken, rng), packing=packing))
 
 
+@every_packing
 @pytest.mark.parametrize(("dtype", "tolerance"), [("mixed_bfloat16", 0.02), ("mixed_float16", 0.003)])
 @settings(max_examples=30, **PROPERTY)
 @given(config=CONFIGS, batch=st.sampled_from([1, 5]), usages=st.tuples(USAGES, USAGES), broken=BROKEN, seed=SEEDS)
-def test_any_policy_in_low_precision(dtype, tolerance, config, batch, usages, broken, seed):
+def test_any_policy_in_low_precision(packing, dtype, tolerance, config, batch, usages, broken, seed):
     rng = np.random.default_rng(seed)
     policy = draw_policy((*usages, 0.7), batch, rng)
     block = make_block(config, rng, dtype=dtype)
-    masked, packed = block_outputs(block, draw_tokens(batch, broken, rng), policy)
+    masked, packed = block_outputs(block, draw_tokens(batch, broken, rng), policy, packing)
     check_close(packed[0], masked[0], tolerance)
 
 
@@ -226,10 +237,14 @@ def test_compiled_with_given_decisions(name, batch):
 TOLERANCES = {"float32": 1e-5, "mixed_bfloat16": 0.05, "mixed_float16": 0.01}
 
 
+XLA = [False, True] if backend == "tensorflow" else [False]  # JAX has no choice, torch no XLA
+
+
 @functools.cache
-def compiled_pair(dtype):
+def compiled_pair(dtype, xla):
     """A model in a precision, and functions of (images, policy): masked and packed, compiled once where that can be."""
     model, functions = make_model(depth=2, dtype=dtype), []
+    model.compile(jit_compile=xla)
     for execution in ("masked", "packed"):
 
         def call(images, policy, execution=execution):
@@ -243,16 +258,17 @@ def compiled_pair(dtype):
         elif keras.backend.backend() == "tensorflow":
             import tensorflow as tf
 
-            call = tf.function(call, autograph=False, reduce_retracing=True)
+            call = tf.function(call, autograph=False, reduce_retracing=True, jit_compile=xla)
         functions.append(call)
     return model, functions
 
 
+@pytest.mark.parametrize("xla", XLA)
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @settings(max_examples=10, **PROPERTY)
 @given(batch=st.sampled_from([1, 5]), usages=st.tuples(USAGES, USAGES, USAGES), broken=BROKEN, seed=SEEDS)
-def test_compiled_models_in_every_precision(dtype, batch, usages, broken, seed):
-    model, (run_masked, run_packed) = compiled_pair(dtype)
+def test_compiled_models_in_every_precision(xla, dtype, batch, usages, broken, seed):
+    model, (run_masked, run_packed) = compiled_pair(dtype, xla)
     images = make_images(batch)
     rng = np.random.default_rng(seed)
     chosen = rng.random(batch) < (0.4 if broken else 0.0)
