@@ -124,9 +124,10 @@ def made_up_photos(folder, count=64):
 def medians(found):
     """Images a second and milliseconds of a core of each, from lists of both."""
     return {
-        name: dict(
-            zip(("images_per_second", "milliseconds"), map(statistics.median, zip(*each, strict=True)), strict=True)
-        )
+        name: {
+            "images_per_second": statistics.median(speed for speed, _ in each),
+            "milliseconds": statistics.median(milliseconds for _, milliseconds in each),
+        }
         for name, each in found.items()
         if each
     }

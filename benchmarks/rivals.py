@@ -10,16 +10,22 @@ from keras_adavit.experiments import (
     DistillationLoss,
     GateConfig,
     ImageFolder,
+    MergePolicy,
     Model,
     RandomPolicy,
     Recipe,
+    TopKPolicy,
 )
 
-START_EPOCHS, ADAPTIVE_EPOCHS = 3, 5  # of a model with gates; all others train as long in one go
+START_EPOCHS, ADAPTIVE_EPOCHS = 8, 16  # of a model with gates; all others train as long in one go
 RATE = 1e-3
 SIZES = {"width": 96, "depth": 6, "num_heads": 3, "mlp_ratio": 2.0, "stem": "conv"}
 DATA = {"cifar10": {"image_size": 32, "patch_size": 4}, "tiny_imagenet": {"image_size": 64, "patch_size": 8}}
 CROP = {"cifar10": (0.5, 1.0), "tiny_imagenet": (0.35, 1.0)}  # of a small photo much is needed
+# Tokens that cost half of the MACs: the share that top-k lets go on at three blocks, what merging takes at each.
+TOP_K = {"cifar10": 0.54, "tiny_imagenet": 0.48}
+MERGED = {"cifar10": 16, "tiny_imagenet": 20}
+SPREAD = 0.2  # around 0.525: what a model for every budget is trained for
 SUBLAYERS = {"heads": None, "blocks": True, "tokens": False}
 HEADS = {"heads": "full", "blocks": False, "tokens": False}
 ALL = {"heads": "full", "blocks": True, "tokens": True}
@@ -73,11 +79,11 @@ def rivals(data, folder, seed, start):
             adaptive=dataclasses.replace(base.adaptive, epochs=0, calibrate=False),
         )
 
-    def adaptive(macs=0.5, gates=(), distillation=None, dense_model=start, **training):
+    def adaptive(macs=0.5, gates=(), distillation=None, dense_model=start, spread=0.0, **training):
         return dataclasses.replace(
             base,
             dense_model=str(dense_model),
-            budget=dataclasses.replace(base.budget, macs_target=macs),
+            budget=dataclasses.replace(base.budget, macs_target=macs, macs_spread=spread),
             gates=dataclasses.replace(base.gates, **dict(gates)),
             adaptive=dataclasses.replace(base.adaptive, **training),
             distillation=distillation,
@@ -96,8 +102,12 @@ def rivals(data, folder, seed, start):
         "settled": dense(START_EPOCHS),
         "restarted": adaptive(dense_model=settled),
         "distilled": adaptive(dense_model=settled, distillation=teacher),
+        "context": adaptive(gates={"token_context": True}),
+        "any budget": adaptive(0.525, gates={"follow_budget": True}, spread=SPREAD),
         "adaptive-0.35": adaptive(0.35),
         "adaptive-0.7": adaptive(0.7),
+        "top-k": adaptive(policy=TopKPolicy(TOP_K[data]), calibrate=False),
+        "merging": adaptive(policy=MergePolicy(MERGED[data]), calibrate=False),
         "all gates": adaptive(gates=ALL),
         "heads alone": adaptive(gates=HEADS),
         "sub-layers alone": adaptive(gates=SUBLAYERS),

@@ -95,9 +95,13 @@ def block_macs(policy, *, width, num_heads, mlp_dim, heads="full", gate_mlp_toke
     return attention * (attention_cost + norm) + mlp * mlp_cost + norm
 
 
-def gate_macs(num_tokens, *, width, num_heads, tokens, heads, blocks):
-    """MACs of one block's gates, each a linear layer: `num_tokens` tokens, and which of the three gates it has."""
-    return width * ((num_tokens - 1) * bool(tokens) + num_heads * bool(heads) + 2 * bool(blocks))
+def gate_macs(num_tokens, *, width, num_heads, tokens, heads, blocks, context=False):
+    """MACs of one block's gates, each a linear layer: `num_tokens` tokens, and which of the three gates it has.
+
+    With `context` the gate of tokens reads the class token too.
+    """
+    rows = (num_tokens - 1 + bool(context)) * bool(tokens) + num_heads * bool(heads) + 2 * bool(blocks)
+    return width * rows
 
 
 def patch_embedding_macs(image_size, patch_size, channels, width):

@@ -61,7 +61,7 @@ def decode_random_crop(encoded, seed, image_size: int, scale, ratio, flip: bool,
     window = decode(encoded, lambda height, width: random_window(height, width, window_seed, scale, ratio))
 
     def resize(method):
-        return lambda: tf.image.resize(window, (image_size, image_size), method, antialias=True)
+        return lambda: _resize(window, image_size, method)
 
     smooth = tf.random.stateless_uniform((), filter_seed) < 0.5 if cubic is None else tf.constant(cubic)
     image = tf.ensure_shape(
@@ -159,7 +159,21 @@ def resize_square(square, image_size: int):
     return tf.cond(
         tf.shape(square)[-2] == image_size,  # already right: three times as fast for small images
         lambda: square,
-        lambda: _to_uint8(tf.image.resize(square, (image_size, image_size), "bicubic", antialias=True)),
+        lambda: _to_uint8(_resize(square, image_size, "bicubic")),
+    )
+
+
+def _resize(images, image_size: int, method: str):
+    """Resizes `(..., height, width, 3)` to a square without aliasing."""
+    import tensorflow as tf
+
+    # Where nothing shrinks there is no aliasing, and the plain operation gives the same in a third of the time.
+    shrinks = tf.reduce_any(tf.shape(images)[-3:-1] > image_size)
+    size = (image_size, image_size)
+    return tf.cond(
+        shrinks,
+        lambda: tf.image.resize(images, size, method, antialias=True),
+        lambda: tf.image.resize(images, size, method),
     )
 
 

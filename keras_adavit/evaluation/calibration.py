@@ -22,8 +22,9 @@ def calibrate(model, dataset, macs=None, gates=None, milliseconds=None, batch_si
     """Shifts the gates' thresholds so that the mean cost over a data set, MACs or time, hits a target.
 
     All thresholds move by the same amount on the scale of the gates' logits, found by bisection: a higher one closes
-    gates, and so a smaller target gives fewer MACs. They are weights of the model, so that they are saved and exported
-    with it; calibrating again starts from where they are.
+    gates, and so a smaller target gives fewer MACs. Where gates follow the budget (`follow_budget` of `GateConfig`)
+    each threshold moves at the rate that its gate learned. They are weights of the model, so that they are saved and
+    exported with it; calibrating again starts from where they are.
 
     ```python
     share = ka.calibrate(model, images, macs=0.6)

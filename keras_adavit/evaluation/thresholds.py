@@ -37,7 +37,9 @@ class Target:
 
 
 class Thresholds:
-    """The thresholds of some of a model's gates, which move by the same amount on the scale of the gates' logits.
+    """The thresholds of some of a model's gates, which move together on the scale of the gates' logits.
+
+    All move by the same amount; in a model whose gates follow the budget each moves at the rate that it learned.
 
     Args:
         model: An `AdaViTClassifier`.
@@ -48,13 +50,15 @@ class Thresholds:
     """
 
     def __init__(self, model, names):
-        self.variables = find_thresholds(model, names)
+        gates = find_gates(model, names)
+        self.variables = [gate.threshold for gate in gates]
+        self.rates = learned_rates(gates)
         self.start = [float(ops.convert_to_numpy(variable)) for variable in self.variables]
 
     def shift(self, shift):
         """Moves them from where they began; more closes gates."""
-        for variable, start in zip(self.variables, self.start, strict=True):
-            variable.assign(1 / (1 + np.exp(-(logit(start) + shift))))
+        for variable, start, rate in zip(self.variables, self.start, self.rates, strict=True):
+            variable.assign(1 / (1 + np.exp(-(logit(start) + shift * rate))))
 
     def restore(self):
         """Puts them back to where they began, to the last bit."""
@@ -69,13 +73,26 @@ def gate_kinds(model):
 
 def find_thresholds(model, names):
     """The threshold variables of gates of these kinds; raises `InputError` if there is none of a kind."""
-    thresholds = []
+    return [gate.threshold for gate in find_gates(model, names)]
+
+
+def find_gates(model, names):
+    """The gates of these kinds, a list; raises `InputError` if there is none of a kind."""
+    found = []
     for name in names:
         gates = gates_of(model, name)
         if not any(gates):
             raise InputError(f"`gates` must be such as the model has. Received: {name!r}, of which it has none")
-        thresholds += [gate.threshold for gate in gates if gate]
-    return thresholds
+        found += [gate for gate in gates if gate]
+    return found
+
+
+def learned_rates(gates):
+    """How far the threshold of each gate moves, as a share of the mean: 1 for all unless they follow the budget."""
+    rates = [
+        float(ops.convert_to_numpy(ops.softplus(gate.budget_rate))) if gate.follow_budget else 1.0 for gate in gates
+    ]
+    return np.divide(rates, np.mean(rates))
 
 
 def gates_of(model, name):

@@ -7,6 +7,8 @@ from keras_adavit.data.tfds import Tfds
 from keras_adavit.experiments.recipe import AdaptiveTraining, DenseTraining, Model, Recipe, Training
 from keras_adavit.gating.config import GateConfig
 from keras_adavit.gating.external import RandomPolicy
+from keras_adavit.gating.merging import MergePolicy
+from keras_adavit.gating.top_k import TopKPolicy
 from keras_adavit.training.budget import BudgetLoss
 from keras_adavit.training.distillation import DistillationLoss
 
@@ -19,9 +21,11 @@ __all__ = [
     "DistillationLoss",
     "GateConfig",
     "ImageFolder",
+    "MergePolicy",
     "Model",
     "RandomPolicy",
     "Recipe",
     "Tfds",
+    "TopKPolicy",
     "Training",
 ]

@@ -7,6 +7,8 @@ from keras_adavit.data.sources import Source
 from keras_adavit.errors import InputError
 from keras_adavit.gating.config import GateConfig
 from keras_adavit.gating.external import RandomPolicy
+from keras_adavit.gating.merging import MergePolicy
+from keras_adavit.gating.top_k import TopKPolicy
 from keras_adavit.models.presets import find_preset
 from keras_adavit.settings import (
     BatchSize,
@@ -183,8 +185,8 @@ class AdaptiveTraining(BlockTraining):
     calibrate: bool = False
     """After the training, shift the gates' thresholds until training images cost what `budget.macs_target` asks for;
     `last.keras` is then the shifted model."""
-    policy: RandomPolicy | None = None
-    """Decides by chance in training, in the place of the gates, which then learn nothing."""
+    policy: RandomPolicy | TopKPolicy | MergePolicy | None = None
+    """Decides in training in the place of the gates, which then learn nothing."""
 
 
 @settings

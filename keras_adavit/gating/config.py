@@ -38,6 +38,11 @@ class GateConfig:
             that a skipped token attends to nothing, not to itself. Evaluation always masks before the softmax.
         attention_gradient: The decisions about tokens get a gradient through the attention mask too.
         mlp_token_gradient: They get one through what the MLP adds to kept tokens, as through what attention adds.
+        token_context: A token gate reads the class token besides the token itself, so that an image may keep more
+            patches than another.
+        follow_budget: Each gate learns how fast it opens as the budget grows: training draws a budget at every step,
+            see `macs_spread` of `BudgetLoss`, and `calibrate` opens and closes the gates at the rates that were
+            learned.
         initial_bias: Bias of new gates. At 3 they keep nearly everything: training starts from the dense model's
             function and closes what the budget asks for. At 0, as published, training starts with 12 % of the patches
             and half of the heads and sub-layers.
@@ -61,6 +66,8 @@ class GateConfig:
     mask_after_softmax: bool = False
     attention_gradient: bool = False
     mlp_token_gradient: bool = True
+    token_context: bool = False
+    follow_budget: bool = False
     initial_bias: FiniteFloat = 3.0
 
     def __post_init__(self):
@@ -69,6 +76,8 @@ class GateConfig:
                 "`GateConfig` must gate at least one of `tokens`, `heads` and `blocks`; "
                 "for a dense model give `gates=None`. Received: all three off"
             )
+        if self.token_context and not self.tokens:
+            raise InputError("`token_context` needs gates of `tokens`. Received: token_context=True, tokens=False")
         if self.mlp_heads == "hidden" and self.heads != "full":
             raise InputError(
                 f"`mlp_heads` must be 'input' unless `heads` is 'full'. "

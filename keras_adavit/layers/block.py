@@ -61,7 +61,9 @@ class GatedBlock(keras.layers.Layer):
             if not enabled:
                 return None
             threshold = getattr(gates, f"{kind}_threshold")
-            return Gate(units, gates.temperature, threshold, gates.initial_bias, name=f"{kind}_gate")
+            context = kind == "token" and gates.token_context
+            options = {"context": context, "follow_budget": gates.follow_budget, "name": f"{kind}_gate"}
+            return Gate(units, gates.temperature, threshold, gates.initial_bias, **options)
 
         gates = self.gates
         self.token_gate = gate(gates and gates.gates_tokens(index), 1, "token")
@@ -95,7 +97,7 @@ class GatedBlock(keras.layers.Layer):
             if layer:
                 layer.build((batch, width))
 
-    def call(self, inputs, training=False, temperature=None, policy=None, details=()):
+    def call(self, inputs, training=False, temperature=None, policy=None, details=(), budget_offset=None):
         """Decides, then computes masked.
 
         Args:
@@ -105,15 +107,16 @@ class GatedBlock(keras.layers.Layer):
             policy: Decisions that replace those of the gates: a dict of `token_keep` (B, T), `head_keep` (B, H) and
                 `block_keep` (B, 2), or of some of them. What is not gated stays used.
             details: Names of what of its attention is returned too, see `GatedAttention.call`.
+            budget_offset: Scalar in [-1, 1], see `Gate.call`.
 
         Returns:
             The block's output (B, T, D) in the dtype of the weights, and the dict of `decide` with the details.
         """
-        decisions, normed = self.decide(inputs, training, temperature, policy)
+        decisions, normed = self.decide(inputs, training, temperature, policy, budget_offset)
         outputs, found = self.execute(inputs, decisions, normed, training, details)
         return outputs, decisions | found
 
-    def decide(self, inputs, training=False, temperature=None, policy=None):
+    def decide(self, inputs, training=False, temperature=None, policy=None, budget_offset=None):
         """Decides what the block uses. Arguments are those of `call`.
 
         Returns:
@@ -122,7 +125,7 @@ class GatedBlock(keras.layers.Layer):
             normalisation (B, T, D), which the token gate reads, or `None` without one.
         """
         inputs, given = ops.cast(inputs, self.variable_dtype), policy or {}
-        sampling = {"training": training, "temperature": temperature}
+        sampling = {"training": training, "temperature": temperature, "budget_offset": budget_offset}
         batch, num_tokens = ops.shape(inputs)[0], inputs.shape[1]
         ones = ops.ones((batch, 1), dtype="float32")
 
@@ -138,6 +141,8 @@ class GatedBlock(keras.layers.Layer):
         first = 1 if training else 0
         patches = normed[:, first:] if first and self.token_gate else normed
         given_tokens = given["token_keep"][:, first:] if "token_keep" in given else None
+        if self.token_gate and self.token_gate.context:
+            sampling |= {"context": normed[:, :1]}
         patch_keep, token_logits = (
             tensor[:, 1 - first :]
             for tensor in run_gate(self.token_gate, patches, ones, num_tokens - first, sampling, given_tokens)

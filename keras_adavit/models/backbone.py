@@ -168,7 +168,17 @@ class AdaViTBackbone(keras.Model):
         check_call(self, images, **kwargs)
         return super().__call__(images, *args, **kwargs)
 
-    def call(self, images, training=False, temperature=None, details=False, policy=None, packed=False, unroll=False):
+    def call(
+        self,
+        images,
+        training=False,
+        temperature=None,
+        details=False,
+        policy=None,
+        packed=False,
+        unroll=False,
+        budget_offset=None,
+    ):
         """Encodes images.
 
         Args:
@@ -185,6 +195,7 @@ class AdaViTBackbone(keras.Model):
             packed: Whether only what is kept is computed, with the same result, where shapes are known well enough;
                 neither in training nor with the detail `class_attention`. `"xla"`: in what is compiled for XLA.
             unroll: Whether packed blocks are compiled each by itself; else they share compiled code.
+            budget_offset: Scalar in [-1, 1], see `Gate.call`; not packed.
 
         Returns:
             A dict: `tokens` (B, T, D) normalised, class token first; the policy `token_keep` (B, L, T), `head_keep`
@@ -214,9 +225,9 @@ class AdaViTBackbone(keras.Model):
             return {"tokens": self.norm(tokens), **decisions, "macs": cost}
 
         def masked_step(block, tokens, given):
-            options = {"training": training, "temperature": temperature, "policy": given}
+            options = {"training": training, "temperature": temperature, "budget_offset": budget_offset}
             attention = ("class_attention",) if "class_attention" in details else ()
-            return block(tokens, **options, details=attention)
+            return block(tokens, policy=given, details=attention, **options)
 
         def packed_step(block, tokens, given):
             decisions, normed = block.decide(tokens, policy=given)
@@ -298,6 +309,7 @@ class AdaViTBackbone(keras.Model):
                 tokens=block.token_gate,
                 heads=block.head_gate,
                 blocks=block.block_gate,
+                context=block.token_gate and block.token_gate.context,
             )
             for block in self.blocks
         )

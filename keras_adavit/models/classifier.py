@@ -86,7 +86,7 @@ class AdaViTClassifier(keras.Model):
         self.teacher = None
         self.distillation = None
         self.training_policy = None
-        self.policy_seed = keras.random.SeedGenerator(0)  # of the training policy, which has a seed of its own
+        self.policy_seed = keras.random.SeedGenerator(0)  # of the training policy, and of budgets that are drawn
         self.build((None, backbone.image_size, backbone.image_size, backbone.channels))
 
     @classmethod
@@ -159,7 +159,8 @@ class AdaViTClassifier(keras.Model):
             A dict: `logits` (B, K) float32; the policy `token_keep` (B, L, T), `head_keep` (B, L, H) and `block_keep`
             (B, L, 2), 1 use and 0 skip; `macs` (B,), the multiply-accumulates of each image. Details: `token_logits`
             (B, L, T-1), `head_logits` (B, L, H), `block_logits` (B, L, 2); `class_attention` (B, L, H, T), the class
-            token's attention; `class_tokens` (B, L, D), the class token after each block.
+            token's attention; `class_tokens` (B, L, D), the class token after each block. In training with a
+            `macs_spread`, also `budget_offset` (B,), which the step drew from [-1, 1].
 
         Raises:
             InputError: If `images`, `policy`, `details` or `execution` is something else.
@@ -172,6 +173,9 @@ class AdaViTClassifier(keras.Model):
             if isinstance(policy, RandomPolicy):
                 shapes = self.backbone.policy_shapes(ops.shape(images)[0])
                 policy = policy.draw(shapes, [self.policy_seed] * len(shapes))
+        offset = None
+        if training and self.budget is not None and self.budget.macs_spread:
+            offset = keras.random.uniform((), -1.0, 1.0, dtype="float32", seed=self.policy_seed)
         xla = execution is None and getattr(self, "jit_compile", False)
         execution = self.execution if execution is None else check_execution(execution)
         if details is None:
@@ -190,7 +194,10 @@ class AdaViTClassifier(keras.Model):
             policy=policy,
             packed="xla" if packed and xla else packed,
             unroll=unroll,
+            budget_offset=offset,
         )
+        if offset is not None:
+            outputs["budget_offset"] = ops.full_like(outputs["macs"], offset)
         tokens = outputs.pop("tokens")
         return {
             "logits": self.head(tokens[:, 0]),

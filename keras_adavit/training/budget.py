@@ -62,13 +62,16 @@ class BudgetLoss:
         head_minimum, block_minimum, token_minimum: Usage in [0, 1] below which a head of a block, a sub-layer of a
             block, or the tokens of one image in one block fall short.
         head_minimum_weight, block_minimum_weight, token_minimum_weight: Weights of the summed shortfalls.
+        macs_spread: Half the width of the range around `macs_target` from which each training step draws a target of
+            its own, as a share of the dense model's MACs; for a model whose gates follow the budget (`follow_budget` of
+            `GateConfig`), so that `calibrate` can set it to any budget in the range. 0: one target.
         noise_free: Whether usage and MACs in training are those of the decisions without noise, as evaluation takes
             them, so that what is met in training is met in evaluation; the model itself computes with the noisy ones.
             The published code counts the noisy ones. Under a `training_policy` it is that policy which counts.
 
     Raises:
-        InputError: If a target is outside its range, a weight is negative, or a minimum and its weight do not come
-            together.
+        InputError: If a target is outside its range, a weight is negative, a minimum and its weight do not come
+            together, or there is a `macs_spread` without a `macs_target`.
     """
 
     token_target: UsageTarget = None
@@ -79,6 +82,7 @@ class BudgetLoss:
     head_weight: NonNegativeFloat = 2.0
     block_weight: NonNegativeFloat = 2.0
     macs_weight: NonNegativeFloat = 4.0
+    macs_spread: Share = 0.0
     head_diversity: NonNegativeFloat = 0.0
     block_diversity: NonNegativeFloat = 0.0
     head_entropy: NonNegativeFloat = 0.0
@@ -92,6 +96,8 @@ class BudgetLoss:
     noise_free: bool = False
 
     def __post_init__(self):
+        if self.macs_spread and self.macs_target is None:
+            raise InputError(f"`macs_spread` needs a `macs_target`. Received: macs_spread={self.macs_spread} alone")
         for kind in ("token", "head", "block"):
             minimum, weight = getattr(self, f"{kind}_minimum"), getattr(self, f"{kind}_minimum_weight")
             if bool(minimum) != bool(weight):
@@ -128,6 +134,11 @@ class BudgetLoss:
                 raise InputError(
                     f"`{kind}_target` needs a model that gates {kind}s. Received: {kind}_target={given} with {gates}"
                 )
+        if self.macs_spread and not gates.follow_budget:
+            raise InputError(
+                "`macs_spread` needs a model with `GateConfig(follow_budget=True)`. "
+                f"Received: macs_spread={self.macs_spread} with {gates}"
+            )
         target = self.macs_target
         if target is None or isinstance(target, schedules.Schedule):
             return
@@ -144,7 +155,8 @@ class BudgetLoss:
 
         Args:
             outputs: Dict of `token_keep` (B, L, T), `head_keep` (B, L, H), `block_keep` (B, L, 2), `macs` (B,); with
-                `head_logits` and `block_logits` the entropy is rewarded too.
+                `head_logits` and `block_logits` the entropy is rewarded too; with `budget_offset` (B,), one number in
+                [-1, 1], the MACs target is the one that this step drew.
             gates: The model's `GateConfig`.
             dense_macs: MACs of the dense model of the same size.
             step: Training step that the schedules read: integer or scalar tensor.
@@ -170,6 +182,9 @@ class BudgetLoss:
                 terms[kind] = self._block_term(block_keep, logits.get(kind), target)
             else:
                 share = ops.where(target > 1.0, target / dense_macs, target)
+                if self.macs_spread and "budget_offset" in outputs:
+                    drawn = share + self.macs_spread * ops.mean(outputs["budget_offset"])
+                    share = ops.minimum(drawn, 1.0)
                 terms[kind] = ops.abs(ops.mean(outputs["macs"]) / dense_macs - share)
         return terms
 

@@ -18,6 +18,7 @@ from keras_adavit.weights.transfer import weights_by_path
 DENSE_FILE = "gates: the file is of a dense model"
 NO_CLASSIFIER = "classifier: the file has none"
 THRESHOLD = "thresholds of the gates: `GateConfig` sets them, no file has them"
+UNPUBLISHED = "a weight that published gates have not"
 NO_CHECKSUMS = (
     "the file has no checksums (safetensors, torch's format before 1.6): damage to its numbers cannot be noticed"
 )
@@ -90,7 +91,7 @@ def match(checkpoint, shapes, stem):
     for path, shape in shapes.items():
         alternatives = published_names(path, stem)
         if not alternatives:
-            kept[path] = THRESHOLD
+            kept[path] = THRESHOLD if path.endswith("/threshold") else UNPUBLISHED
             continue
         names = next((names for names in alternatives if all(name in arrays for name in names)), None)
         if names is None:

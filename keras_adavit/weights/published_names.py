@@ -48,6 +48,7 @@ UNFOLDED = {
     for layer in ("norm1", "kqv", "attn.qkv")
 } | {"project": SPLITS[-1][0] ** 2}
 PARAMETERS = {"kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias", "features": "w"}
+OWN_PARAMETERS = ("threshold", "context_kernel", "budget_rate")  # of gates; no file has them
 QKV = ("query", "key", "value")
 GATE_NAMES = ("_select.", ".norm_policy.")
 CLASSIFIER = ("head.weight", "head.bias")
@@ -72,14 +73,14 @@ def published_names(path, stem):
         stem: The stem of the model's backbone.
 
     Returns:
-        Alternatives, each a list of names whose arrays, one after the other, are the weight. None for a threshold,
-        which no file has.
+        Alternatives, each a list of names whose arrays, one after the other, are the weight. None for
+        `OWN_PARAMETERS`.
     """
-    if path.endswith("/threshold"):
-        return []
     if path in ARRAYS:
         return [[ARRAYS[path]]]
     layer, _, parameter = path.rpartition("/")
+    if parameter in OWN_PARAMETERS:
+        return []
     part, _, inner = layer.partition("/")
     if part.startswith("block_"):
         layer = f"blocks.{part.removeprefix('block_')}.{BLOCK[inner]}"

@@ -5,10 +5,20 @@ from pathlib import Path
 import pytest
 
 from keras_adavit.errors import InputError
-from keras_adavit.experiments import AdaptiveTraining, BudgetLoss, Digits, ImageFolder, Model, Recipe, Training
+from keras_adavit.experiments import (
+    AdaptiveTraining,
+    BudgetLoss,
+    Digits,
+    ImageFolder,
+    MergePolicy,
+    Model,
+    Recipe,
+    TopKPolicy,
+    Training,
+)
 from keras_adavit.experiments.recipe_file import load_recipe, save_recipe
 
-RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.py"))
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.py"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -24,6 +34,8 @@ def test_recipes_load_and_say_their_command(path):
         Recipe(name="a", data=Digits(clutter=2), budget=BudgetLoss(macs_target=0.4), xla=True),
         Recipe(name="b", data=ImageFolder("some where/it's"), adaptive=AdaptiveTraining(final_temperature=1.0)),
         Recipe(name="c", data=Digits(), model=Model(patch_size=4, stem="conv")),
+        Recipe(name="d", data=Digits(), adaptive=AdaptiveTraining(policy=TopKPolicy(0.5, blocks=(1,)))),
+        Recipe(name="e", data=Digits(), adaptive=AdaptiveTraining(policy=MergePolicy(2))),
     ],
     ids=lambda recipe: recipe.name,
 )

@@ -49,6 +49,14 @@ def refuse(model, path, *messages):
         np.testing.assert_array_equal(one, other)
 
 
+def test_what_published_gates_have_not_stays_new(fixtures):
+    model = micro_model("ada_deit_micro", gates=ka.GateConfig(token_context=True, follow_budget=True))
+    report = ka.load_torch_checkpoint(model, fixtures / "ada_deit_micro.pth")
+    new = {path for path, why in report.kept.items() if why == "a weight that published gates have not"}
+    assert new == {path for path in weights_by_path(model) if path.endswith(("/context_kernel", "/budget_rate"))}
+    assert new
+
+
 @pytest.mark.parametrize("name", MICRO)
 def test_report_accounts_for_every_name(name, fixtures):
     model = micro_model(name)
