@@ -193,7 +193,7 @@ class AdaViTBackbone(keras.Model):
                 A model without gates takes, as any other, a `TopKPolicy` or a `MergePolicy`; under these only what is
                 kept is ever computed, packed or not.
             packed: Whether only what is kept is computed, with the same result, where shapes are known well enough;
-                neither in training nor with the detail `class_attention`. `"xla"`: in what is compiled for XLA.
+                neither in training nor with the detail `class_attention`.
             unroll: Whether packed blocks are compiled each by itself; else they share compiled code.
             budget_offset: Scalar in [-1, 1], see `Gate.call`; not packed.
 
@@ -238,7 +238,7 @@ class AdaViTBackbone(keras.Model):
             decisions = decisions | {"class_tokens": tokens[:, 0]}
             return tokens, {key: decisions[key] for key in (*POLICY_KEYS, *details)}
 
-        packing = packed_backend.packing(images, packed == "xla") if packed else None
+        packing = packed_backend.packing(images) if packed else None
         given = [{key: keep[:, index] for key, keep in given.items()} for index in range(self.depth)]
         run_blocks = packing.run_blocks if packing and not unroll else unroll_blocks
         tokens, decisions = run_blocks(self.blocks, step, tokens, given)

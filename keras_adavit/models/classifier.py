@@ -151,8 +151,7 @@ class AdaViTClassifier(keras.Model):
                 model without gates takes, as any other, a `TopKPolicy` or a `MergePolicy`; under these only what is
                 kept is computed in either execution. By default, in training, decisions of the `training_policy` of
                 `compile`.
-            execution: `"masked"` or `"packed"`, for callers that do not compile for XLA on TensorFlow; by default the
-                model's own `execution`.
+            execution: `"masked"` or `"packed"`; by default the model's own `execution`.
             unroll: Whether packed blocks are compiled each by itself, as ONNX needs it; else they share compiled code.
 
         Returns:
@@ -176,7 +175,6 @@ class AdaViTClassifier(keras.Model):
         offset = None
         if training and self.budget is not None and self.budget.macs_spread:
             offset = keras.random.uniform((), -1.0, 1.0, dtype="float32", seed=self.policy_seed)
-        xla = execution is None and getattr(self, "jit_compile", False)
         execution = self.execution if execution is None else check_execution(execution)
         if details is None:
             details = (*LOGIT_KEYS, *(self.distillation.details if self.distillation else ())) if training else ()
@@ -192,7 +190,7 @@ class AdaViTClassifier(keras.Model):
             temperature=temperature,
             details=details,
             policy=policy,
-            packed="xla" if packed and xla else packed,
+            packed=packed,
             unroll=unroll,
             budget_offset=offset,
         )

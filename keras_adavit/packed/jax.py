@@ -31,7 +31,7 @@ from keras_adavit.packed.static import (  # noqa: F401  part of the interface
 CHUNKS = 16  # of all rows; half a chunk is computed in vain, on average
 
 
-def packing(images, xla):
+def packing(images):
     can_pack = isinstance(images.shape[0], int) and images.shape[0] > 0  # Keras asks for shapes of any batch
     return sys.modules[__name__] if can_pack else None
 

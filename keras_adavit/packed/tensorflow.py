@@ -4,6 +4,7 @@ import sys
 
 import tensorflow as tf
 from keras import ops
+from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 from keras_adavit.packed import tensorflow_xla
 from keras_adavit.packed.blocks import open_ungated, step_with, unroll_blocks, weights_like
@@ -19,10 +20,12 @@ from keras_adavit.packed.rows import Rows, add_to_all, nan_where
 from keras_adavit.packed.slots import apply_head_keep, attend_equal_length, attend_grouped
 
 
-def packing(images, xla):
+def packing(images):
     if images.shape[0] == 0:  # nothing to pack
         return None
-    return tensorflow_xla if xla and not tf.executing_eagerly() else sys.modules[__name__]
+    # TensorFlow has no public name for it. How the model was compiled does not tell: another may call it, and was, too.
+    in_xla = GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+    return tensorflow_xla if in_xla else sys.modules[__name__]
 
 
 def run_blocks(blocks, step, tokens, given):

@@ -35,5 +35,8 @@ def run_blocks(blocks, step, tokens, given):
         key: tf.TensorArray(value.dtype, len(blocks), element_shape=value.shape, infer_shape=False)
         for key, value in like.items()
     }
-    _, tokens, found = tf.while_loop(lambda index, *_: index < len(blocks), turn, (0, tokens, found))
+    # A gradient needs to know the largest number of turns.
+    _, tokens, found = tf.while_loop(
+        lambda index, *_: index < len(blocks), turn, (0, tokens, found), maximum_iterations=len(blocks)
+    )
     return tokens, {key: tf.experimental.numpy.swapaxes(array.stack(), 0, 1) for key, array in found.items()}

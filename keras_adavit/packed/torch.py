@@ -19,7 +19,7 @@ from keras_adavit.packed.slots import apply_head_keep, attend_equal_length, atte
 run_blocks = unroll_blocks
 
 
-def packing(images, xla):
+def packing(images):
     can_pack = images.device.type != "meta" and len(images) > 0  # Keras asks for shapes alone
     return sys.modules[__name__] if can_pack else None
 
