@@ -34,6 +34,7 @@ from turns import SMALLEST_TURN, processor, time_in_turns
 import keras_adavit as ka
 
 CALIBRATED = (("tokens", "blocks"), ("tokens", "heads", "blocks"))
+WITHOUT_XLA = ("dense without XLA", "packed without XLA")
 USAGES = ((1, 1, 1), (0.5, 1, 1), (1, 0.5, 1), (1, 1, 0.5), (0.6, 0.8, 0.8))
 
 
@@ -61,6 +62,8 @@ class Arguments:
     """Count the processor's time of all threads, for a machine that others use too; best with `taskset -c 0`."""
     masked: bool = True
     """Time masked execution too."""
+    xla: bool = False
+    """On TensorFlow, compile for XLA, and time dense and packed without it too."""
     calibrated: tuple[Literal["tokens", "heads", "blocks"], ...] = CALIBRATED[0]
     """With `--export`, which gates are calibrated."""
     export: Path | None = None
@@ -70,24 +73,27 @@ class Arguments:
 def main():
     arguments = tyro.cli(Arguments)
     keras.config.set_dtype_policy(arguments.precision)
-    models = {name: build(arguments.preset, None if name == "dense" else ka.GateConfig()) for name in names(arguments)}
+    models = {
+        name: build(arguments.preset, None if name.startswith("dense") else ka.GateConfig())
+        for name in names(arguments)
+    }
     images = load_images(arguments.images, models["dense"].backbone.image_size, max(arguments.batch_size))
     spread_gates(models["packed"], images)
     for name, model in models.items():
-        if name == "masked":
-            model.set_weights(models["packed"].get_weights())
-        model.execution = "packed" if name == "packed" else "masked"
+        model.execution = "packed" if name.startswith("packed") else "masked"
         # XLA on JAX; it is slower on TensorFlow, and torch has its fused kernels without a compiler.
-        model.compile(jit_compile=keras.backend.backend() == "jax")
+        model.compile(jit_compile=keras.backend.backend() == "jax" or (arguments.xla and name not in WITHOUT_XLA))
     if arguments.export is not None:
         export(models, arguments, images)
         return
-    table = Table("policy", "batch", "MACs", "masked", "packed", "realised", "images/s, dense", "packed")
+    over_dense = [name for name in ("masked", "packed", *WITHOUT_XLA) if name in models]
+    table = Table("policy", "batch", "MACs", *over_dense, "realised", "images/s, dense", "packed")
     for share in arguments.macs:
         for kinds in CALIBRATED:
             calibrate(models["packed"], images, share, kinds)
-            if "masked" in models:
-                models["masked"].set_weights(models["packed"].get_weights())
+            for name in models:
+                if name == "masked" or name == WITHOUT_XLA[1]:
+                    models[name].set_weights(models["packed"].get_weights())
             for size in arguments.batch_size:
                 label = f"gates, {share}: {', '.join(kinds)}"
                 add_row(table, label, models, images, size, arguments)
@@ -95,7 +101,7 @@ def main():
         for usage in USAGES:
             label = "tokens {}, heads {}, sub-layers {}".format(*usage)
             add_row(table, label, models, images, len(images), dataclasses.replace(arguments, shift=0), usage)
-    console = Console(width=130)
+    console = Console(width=160)
     console.print(
         f"{processor()}\n{arguments.preset}, {keras.backend.backend()}, {arguments.precision}; "
         "times over the dense model's",
@@ -114,7 +120,9 @@ def calibrate(model, images, share, kinds):
 
 
 def names(arguments):
-    return ("dense", "masked", "packed") if arguments.masked and arguments.export is None else ("dense", "packed")
+    if arguments.export is not None:
+        return "dense", "packed"
+    return "dense", *(("masked",) if arguments.masked else ()), "packed", *(WITHOUT_XLA if arguments.xla else ())
 
 
 def build(preset, gates, image_size=224):
@@ -167,7 +175,9 @@ def spread_gates(model, images):
 def add_row(table, label, models, images, size, arguments, usage=None):
     """Times the models in turns and adds a row."""
     images = images[: max(size, SMALLEST_TURN)]
-    functions = {name: function_of(model, usage if name != "dense" else None) for name, model in models.items()}
+    functions = {
+        name: function_of(model, None if name.startswith("dense") else usage) for name, model in models.items()
+    }
     clock = time.process_time if arguments.processor_time else time.perf_counter
     seconds, found = time_in_turns(functions, images, size, arguments.rounds, arguments.shift, clock)
     time_of = {name: statistics.median(values) for name, values in seconds.items()}
@@ -177,8 +187,7 @@ def add_row(table, label, models, images, size, arguments, usage=None):
         label,
         str(size),
         f"{macs:.3f}",
-        f"{ratio['masked']:.3f}" if "masked" in ratio else "-",
-        f"{ratio['packed']:.3f}",
+        *(f"{value:.3f}" for name, value in ratio.items() if name != "dense"),
         f"{macs / ratio['packed']:.2f}",
         f"{len(images) / time_of['dense']:.1f}",
         f"{len(images) / time_of['packed']:.1f}",

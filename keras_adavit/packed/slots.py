@@ -64,7 +64,7 @@ def attend_padded(slots, table, rows, heads):
     counts = rows.counts
     starts = ops.cumsum(counts) - counts
     attended = attend_slots(table, starts, counts, heads, slots)
-    first = ops.arange(counts.shape[0], dtype=starts.dtype) * (heads * slots)
+    first = ops.arange(ops.shape(counts)[0], dtype=starts.dtype) * (heads * slots)
     return take_rows(attended, rows, first, starts, ops.full_like(rows.image_ids, slots), heads)
 
 
@@ -109,6 +109,7 @@ def take_rows(attended, rows, first, starts, slots, heads):
     """
     images = rows.image_ids
     slot = ops.arange(ops.shape(images)[0], dtype=starts.dtype) - gather(starts, images)
+    slot = ops.minimum(slot, slots - 1)  # where there is room for more rows than there are
     index = (gather(first, images) + slot)[:, None]
     return gather(attended, index + ops.arange(heads, dtype=index.dtype) * slots[:, None])
 
