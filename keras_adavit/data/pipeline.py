@@ -29,7 +29,7 @@ class Splits:
         train_epoch: Function of an epoch's number, an int64 scalar tensor, that gives the batches of that epoch:
             for one number always the same ones, but for TensorFlow Datasets. See `from_epoch`.
         validation: Batches of the same form, `labels` always int32 `(B,)`: every image exactly once, in a
-            fixed order, the last batch as short as it comes.
+            fixed order that mixes the classes, the last batch as short as it comes.
         calibration: Training images in an order of their own, each once at most, prepared as those of `validation`:
             what thresholds are fitted to.
         class_names: The name of each label, K of them.
