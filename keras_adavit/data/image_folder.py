@@ -88,7 +88,7 @@ class ImageFolder(Photos):
             std=self.std,
             crop_fraction=self.crop_fraction,
             skipped=tuple(map(printable, skipped)),
-            files=tuple(train_files + _flat(validation)[0]),
+            files=tuple(train_files + files),
             split_table=table,
         )
 

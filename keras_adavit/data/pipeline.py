@@ -39,7 +39,7 @@ class Splits:
         mean: The mean taken from the channels, in units of 0..1, so that a picture can put it back.
         std: What the channels were then divided by.
         skipped: Image files that could not be decoded and were left out.
-        files: Image files of both, where images are files.
+        files: Image files of both, where images are files; those of `validation` last, in its order.
         split_table: What was held out, as CSV (`split,class,file`), where the source split the images itself.
         find_damage: Function that reads everything again and gives the error that names what is damaged, or `None`,
             where images are not files.

@@ -277,6 +277,7 @@ def test_image_that_fails_while_it_is_read_is_named(folder):
     bad = break_file(folder / "val" / "dog" / "1.png", "truncated")
     with raises("Every image must be a sound", f"Received: '{bad}'"), name_bad_images(splits):
         list(splits.validation)
+    write(Path(bad), COLORS["dog"])
     (folder / "val" / "cat" / "2.png").unlink()
     with raises(f"Received: '{folder / 'val' / 'cat' / '2.png'}'"), name_bad_images(splits):
         list(splits.validation)
