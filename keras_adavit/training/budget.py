@@ -36,7 +36,7 @@ MacsTarget = or_schedule(
 class BudgetLoss:
     """Pulls the usage of tokens, heads and sub-layers, or the MACs, towards targets.
 
-    Means are over the batch. Token usage counts the class token; head usage is a mean over the blocks in which the
+    Means are over the batch, that of all devices together. Token usage counts the class token; head usage is a mean over the blocks in which the
     image uses a sub-layer; blocks that are not gated do not count. A target may be a number or a Keras learning-rate
     schedule of the training step.
 

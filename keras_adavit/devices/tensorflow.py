@@ -1,0 +1,44 @@
+"""TensorFlow: `MirroredStrategy`. Every device runs a training step by itself, on its part of the batch."""
+
+import tensorflow as tf
+
+from keras_adavit.devices.base import Devices, choose
+
+
+def find_devices(count):
+    kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    found = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices(kind)]
+    names = choose(found, count)
+    if len(names) == 1:
+        return Devices()
+    # Keras accumulates under a condition, in which devices cannot wait for each other; it leaves XLA out.
+    strategy = tf.distribute.MirroredStrategy(names)
+    return Devices(len(names), strategy.scope, can_accumulate=False, can_use_xla=False)
+
+
+def replicas():
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def several():
+    """The context of this device, where a step runs on several; else `None`."""
+    context = tf.distribute.get_replica_context()
+    return context if context is not None and context.num_replicas_in_sync > 1 else None
+
+
+def whole_batch(values):
+    context = several()
+    return values if context is None else context.all_gather(values, axis=0)
+
+
+def draw(function, images):
+    context = several()
+    if context is None:
+        return function(images)
+    begin = context.replica_id_in_sync_group * images
+    return function(context.num_replicas_in_sync * images)[begin : begin + images]
+
+
+def sum_gradients(gradients):
+    context = several()
+    return gradients if context is None else context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
