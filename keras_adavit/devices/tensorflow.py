@@ -28,7 +28,9 @@ def several():
 
 def whole_batch(values):
     context = several()
-    return values if context is None else context.all_gather(values, axis=0)
+    if context is None:
+        return values
+    return {name: context.all_gather(value, axis=0) for name, value in values.items()}
 
 
 def draw(function, images):
