@@ -30,7 +30,10 @@ def whole_batch(values):
     context = several()
     if context is None:
         return values
-    return {name: context.all_gather(value, axis=0) for name, value in values.items()}
+    return {
+        name: tf.ensure_shape(context.all_gather(value, axis=0), (None, *value.shape[1:]))
+        for name, value in values.items()
+    }
 
 
 def draw(function, images):
