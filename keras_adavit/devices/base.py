@@ -15,13 +15,11 @@ class Devices:
         count: How many.
         scope: Function that gives the context in which models are made and trained.
         can_accumulate: Whether several batches can make one update.
-        can_use_xla: Whether XLA can compile a step.
     """
 
     count: int = 1
     scope: Callable = contextlib.nullcontext
     can_accumulate: bool = True
-    can_use_xla: bool = True
 
 
 def choose(names, count):

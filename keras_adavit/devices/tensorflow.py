@@ -1,5 +1,7 @@
 """TensorFlow: `MirroredStrategy`. Every device runs a training step by itself, on its part of the batch."""
 
+import functools
+
 import tensorflow as tf
 
 from keras_adavit.devices.base import Devices, choose
@@ -11,9 +13,13 @@ def find_devices(count):
     names = choose(found, count)
     if len(names) == 1:
         return Devices()
-    # Keras accumulates under a condition, in which devices cannot wait for each other; it leaves XLA out.
-    strategy = tf.distribute.MirroredStrategy(names)
-    return Devices(len(names), strategy.scope, can_accumulate=False, can_use_xla=False)
+    # Keras accumulates under a condition, in which devices cannot wait for each other.
+    return Devices(len(names), make_strategy(tuple(names)).scope, can_accumulate=False)
+
+
+@functools.cache  # a second one for the same devices takes what the first gathers for its own
+def make_strategy(names):
+    return tf.distribute.MirroredStrategy(names)
 
 
 def replicas():

@@ -343,9 +343,8 @@ class AdaViTClassifier(keras.Model):
     evaluate = evaluating(checked(keras.Model.evaluate))
     train_on_batch = checked(keras.Model.train_on_batch)
     test_on_batch = evaluating(checked(keras.Model.test_on_batch))
-    predict_on_batch = checked(keras.Model.predict_on_batch)
-
     _predict = checked(keras.Model.predict)
+    _predict_on_batch = checked(keras.Model.predict_on_batch)
 
     def predict(self, x=None, *args, **kwargs):
         """As of Keras; of no images, where that fails, it gives outputs of none."""
@@ -355,6 +354,10 @@ class AdaViTClassifier(keras.Model):
             check_images("x", x, self.backbone.image_shape)
         shapes = self.compute_output_shape((0, *self.backbone.image_shape))
         return {name: np.zeros(shape, "float32") for name, shape in shapes.items()}
+
+    def predict_on_batch(self, x):
+        """As of Keras; where several devices predict each all images, their outputs come once."""
+        return {name: value[: x.shape[0]] for name, value in self._predict_on_batch(x).items()}
 
     def compute_output_shape(self, input_shape):
         shapes = self.backbone.compute_output_shape(input_shape)

@@ -1,5 +1,7 @@
 """Two devices give what one gives of the same batches."""
 
+import csv
+import json
 import os
 import subprocess
 import sys
@@ -11,34 +13,40 @@ import pytest
 
 from keras_adavit.devices.dispatch import find_devices
 from keras_adavit.errors import InputError
+from keras_adavit.models.saved import load_model
+from keras_adavit.weights.transfer import weights_by_path
 
 BACKEND = keras.backend.backend()
 SCRIPT = Path(__file__).with_name("two_devices.py")
 several = pytest.mark.skipif(BACKEND == "torch", reason="Keras trains on one device on torch")
 
 
-def start(*arguments):
-    """Runs the script in a process of its own, which has two CPU devices."""
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[2]), "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr[-3000:]
+def history(path):
+    with path.open() as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
 @several
 @pytest.mark.slow
-def test_two_devices_are_as_one(tmp_path):
-    start("model", tmp_path / "found.npz")
-    found = dict(np.load(tmp_path / "found.npz"))
-    one, two = ({name[2:]: value for name, value in found.items() if name[0] == count} for count in "12")
-    assert one.keys() == two.keys()
-    assert {"loss", "macs_budget_loss", "val_head_budget_loss", "val_accuracy", "val_token_usage"} < one.keys()
-    assert not any("val" in name and "distillation" in name for name in one)
-    assert np.all((one["val_macs_share"] > 0.1) & (one["val_macs_share"] < 0.9))
-    for name, value in one.items():
-        np.testing.assert_allclose(two[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
-    right = 33 * two["val_accuracy"]
-    np.testing.assert_allclose(right, np.round(right), atol=1e-4)
+def test_two_devices_are_as_one_also_after_a_stop(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[2]), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, str(SCRIPT), str(tmp_path)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-3000:]
+    rows, others = (history(tmp_path / name / "adaptive" / "history.csv") for name in ("one", "two"))
+    assert len(rows) == len(others) == 2
+    for row, other in zip(rows, others, strict=True):
+        assert {"loss", "macs_budget_loss", "val_head_budget_loss", "val_head_usage"} < row.keys()
+        assert not any(name.startswith("val_") and "distillation" in name for name in row)
+        assert 0.1 < row["val_macs_share"] < 0.9
+        assert other == pytest.approx(row, rel=1e-5, abs=1e-6)
+        assert 257 * other["val_accuracy"] == pytest.approx(round(257 * other["val_accuracy"]), abs=1e-3)
+    found, expected = (weights_by_path(load_model(tmp_path / n / "adaptive" / "last.keras")) for n in ("two", "one"))
+    for path, value in expected.items():
+        np.testing.assert_allclose(found[path], value, rtol=1e-5, atol=1e-6, err_msg=path)
+    one, two = (json.loads((tmp_path / name / "results.json").read_text())["adaptive"] for name in ("one", "two"))
+    assert two["images"] == one["images"] == 257
+    assert two["top1"] == one["top1"]
 
 
 def test_one_device_needs_no_engine():

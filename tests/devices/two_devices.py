@@ -1,62 +1,73 @@
-"""Trains small models on one and on two CPU devices, in a process that has two, and writes what came of either.
+"""Trains a recipe on one CPU device, and on two with a stop in between, in a process that has two.
 
-python tests/devices/two_devices.py model FILE
+python tests/devices/two_devices.py FOLDER  # writes the runs one/ and two/
 """
 
 # ruff: noqa: E402, the number of devices is fixed before they are looked at
 
+import dataclasses
 import os
 import sys
+from pathlib import Path
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
 
 import keras
-import numpy as np
 import tensorflow as tf
+from rich.console import Console
 
 configuration = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], configuration)
 
 import keras_adavit as ka
-from keras_adavit.devices.dispatch import find_devices
-from keras_adavit.training.losses import CrossEntropy, accuracy
-from keras_adavit.training.optimizers import adamw
+from keras_adavit.experiments import AdaptiveTraining, BudgetLoss, Digits, DistillationLoss, GateConfig, Recipe
+from keras_adavit.experiments.run import run
+from keras_adavit.training.callbacks import ProgressBar
 
-SIZES = {"image_size": 8, "patch_size": 4, "width": 12, "depth": 2, "num_heads": 3, "mlp_ratio": 2}
-BATCH, VALIDATION = 16, 33  # the last validation batch is one image, which leaves none to the second device
-TERMS = {"head_entropy": 0.1, "block_diversity": 0.1, "token_minimum": 0.9, "token_minimum_weight": 0.1}
-rng = np.random.default_rng(0)
-images, labels = rng.normal(size=(64, 8, 8, 3)).astype("float32"), rng.integers(0, 4, 64).astype("int32")
-data = tf.data.Dataset.from_tensor_slices((images, labels))
-found = {}
+FOLDER = Path(sys.argv[1])
+VALIDATION = 257  # of which the last batch has one image, which leaves none to the second device
+load = Digits.load
 
-for count in (1, 2):
-    devices = find_devices(count)
-    assert devices.count == count
-    keras.utils.set_random_seed(0)
-    with devices.scope():
-        teacher = ka.AdaViTClassifier(ka.AdaViTBackbone(**SIZES), 4)
-        # Thresholds near the first decisions, so that usage differs from image to image.
-        gates = ka.GateConfig(first_gated_block=1, initial_bias=0.35, block_threshold=0.59, head_threshold=0.59)
-        model = ka.AdaViTClassifier(ka.AdaViTBackbone(**SIZES, gates=gates, drop_path=0.5), 4)
-        model.compile(
-            # A large epsilon: AdamW makes whole steps of gradients that are zero but for rounding.
-            adamw(learning_rate=1e-2, steps=8, epsilon=1e-2, average=0.9, clip_norm=0.05),
-            CrossEntropy(),
-            metrics=[accuracy],
-            budget=ka.BudgetLoss(token_target=0.4, head_target=0.3, block_target=0.6, macs_target=0.5, **TERMS),
-            teacher=teacher,
-            jit_compile=False,
-        )
-        history = model.fit(
-            data.batch(BATCH, drop_remainder=True).repeat(),
-            validation_data=data.take(VALIDATION).batch(BATCH),
-            epochs=2,
-            steps_per_epoch=4,
-            verbose=0,
-            shuffle=False,
-        )
-    found.update({f"{count} {key}": value for key, value in history.history.items()})
-    for number, variable in enumerate([*model.weights, *model.optimizer.variables]):
-        found[f"{count} variable {number}"] = keras.ops.convert_to_numpy(variable)
-np.savez(sys.argv[2], **{name: np.asarray(value) for name, value in found.items()})
+
+def load_fewer(self, batch_size, seed):
+    splits = load(self, batch_size, seed)
+    validation = splits.validation.unbatch().take(VALIDATION).batch(batch_size)
+    return dataclasses.replace(splits, validation=validation, validation_examples=VALIDATION)
+
+
+Digits.load = load_fewer
+keras.utils.set_random_seed(0)
+dense = ka.AdaViTBackbone(image_size=24, channels=1, patch_size=8, width=12, depth=2, num_heads=3, mlp_ratio=2)
+ka.AdaViTClassifier(dense, 10, class_names="0123456789").save(FOLDER / "dense.keras")
+terms = {"head_entropy": 0.1, "block_diversity": 0.1, "token_minimum": 0.9, "token_minimum_weight": 0.1}
+recipe = Recipe(
+    name="tiny",
+    data=Digits(image_size=24, min_digit=12, max_digit=20, validation_draws=1),
+    dense_model=str(FOLDER / "dense.keras"),
+    # Thresholds near the first decisions, so that usage differs from image to image.
+    gates=GateConfig(first_gated_block=1, initial_bias=0.35, block_threshold=0.59, head_threshold=0.59),
+    budget=BudgetLoss(token_target=0.4, head_target=0.3, block_target=0.6, macs_target=0.6, **terms),
+    # A large epsilon: AdamW makes whole steps of gradients that are zero but for rounding.
+    adaptive=AdaptiveTraining(epochs=2, epsilon=1e-2, average=0.8, clip_norm=0.05, budget_ramp=0),
+    distillation=DistillationLoss(),
+    batch_size=256,
+    xla=False,
+    checkpoint_minutes=1e-9,  # after every batch
+)
+console, seen = Console(quiet=True), []
+run(dataclasses.replace(recipe, output=str(FOLDER / "one")), console)
+
+
+def stop(self, batch, logs=None):
+    seen.append(batch)
+    if len(seen) == 4:
+        raise KeyboardInterrupt
+
+
+on_batch_end, ProgressBar.on_train_batch_end = ProgressBar.on_train_batch_end, stop
+recipe = dataclasses.replace(recipe, devices="all", output=str(FOLDER / "two"))
+try:
+    run(recipe, console)
+except KeyboardInterrupt:
+    ProgressBar.on_train_batch_end = on_batch_end
+    run(recipe, console, FOLDER / "two")
