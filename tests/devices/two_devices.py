@@ -38,7 +38,7 @@ def load_fewer(self, batch_size, seed):
 Digits.load = load_fewer
 keras.utils.set_random_seed(0)
 dense = ka.AdaViTBackbone(image_size=24, channels=1, patch_size=8, width=12, depth=2, num_heads=3, mlp_ratio=2)
-ka.AdaViTClassifier(dense, 10, class_names="0123456789").save(FOLDER / "dense.keras")
+ka.AdaViTClassifier(dense, 10, class_names=tuple("0123456789")).save(FOLDER / "dense.keras")
 terms = {"head_entropy": 0.1, "block_diversity": 0.1, "token_minimum": 0.9, "token_minimum_weight": 0.1}
 recipe = Recipe(
     name="tiny",
