@@ -156,8 +156,8 @@ def compile_model(model, recipe, training, epochs, steps_per_epoch, teacher):
             options["training_policy"] = training.policy
         if recipe.distillation is not None:
             options |= {"teacher": teacher, "distillation": recipe.distillation}
-    # On torch `jit_compile` is not XLA but torch.compile, which is not what the recipe speaks of. Devices that each run a
-    # step by themselves do without.
+    # On torch `jit_compile` is not XLA but torch.compile, which is not what the recipe speaks of. Where each of several
+    # devices runs a step by itself, XLA is left out.
     decided = recipe.xla is not None and keras.backend.backend() != "torch"
     compiled = recipe.xla and replicas() == 1 if decided else "auto"
     model.compile(

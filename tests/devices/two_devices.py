@@ -20,7 +20,7 @@ configuration = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], configuration)
 
 import keras_adavit as ka
-from keras_adavit.experiments import AdaptiveTraining, BudgetLoss, Digits, DistillationLoss, GateConfig, Recipe
+from keras_adavit.experiments import AdaptiveTraining, BudgetLoss, Digits, DistillationLoss, GateConfig, Model, Recipe
 from keras_adavit.experiments.run import run
 from keras_adavit.training.callbacks import ProgressBar
 
@@ -37,18 +37,20 @@ def load_fewer(self, batch_size, seed):
 
 Digits.load = load_fewer
 keras.utils.set_random_seed(0)
-dense = ka.AdaViTBackbone(image_size=24, channels=1, patch_size=8, width=12, depth=2, num_heads=3, mlp_ratio=2)
+sizes = {"patch_size": 8, "width": 12, "depth": 2, "num_heads": 3, "mlp_ratio": 2.0}
+dense = ka.AdaViTBackbone(image_size=24, channels=1, **sizes)
 ka.AdaViTClassifier(dense, 10, class_names=tuple("0123456789")).save(FOLDER / "dense.keras")
 terms = {"head_entropy": 0.1, "block_diversity": 0.1, "token_minimum": 0.9, "token_minimum_weight": 0.1}
 recipe = Recipe(
     name="tiny",
     data=Digits(image_size=24, min_digit=12, max_digit=20, validation_draws=1),
     dense_model=str(FOLDER / "dense.keras"),
+    model=Model(**sizes),
     # Thresholds near the first decisions, so that usage differs from image to image.
     gates=GateConfig(first_gated_block=1, initial_bias=0.35, block_threshold=0.59, head_threshold=0.59),
     budget=BudgetLoss(token_target=0.4, head_target=0.3, block_target=0.6, macs_target=0.6, **terms),
     # A large epsilon: AdamW makes whole steps of gradients that are zero but for rounding.
-    adaptive=AdaptiveTraining(epochs=2, epsilon=1e-2, average=0.8, clip_norm=0.05, budget_ramp=0),
+    adaptive=AdaptiveTraining(epochs=2, epsilon=1e-2, average=0.8, clip_norm=0.05, drop_path=0.5, budget_ramp=0),
     distillation=DistillationLoss(),
     batch_size=256,
     xla=False,
