@@ -34,7 +34,7 @@ def test_two_devices_are_as_one_also_after_a_stop(tmp_path):
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
     rows, others = (history(tmp_path / name / "adaptive" / "history.csv") for name in ("one", "two"))
-    assert len(rows) == len(others) == 2
+    assert len(rows) == len(others) == 1
     for row, other in zip(rows, others, strict=True):
         assert {"loss", "macs_budget_loss", "val_head_budget_loss", "val_head_usage"} < row.keys()
         assert not any(name.startswith("val_") and "distillation" in name for name in row)
@@ -44,7 +44,7 @@ def test_two_devices_are_as_one_also_after_a_stop(tmp_path):
     found, expected = (weights_by_path(load_model(tmp_path / n / "adaptive" / "last.keras")) for n in ("two", "one"))
     for path, value in expected.items():
         np.testing.assert_allclose(found[path], value, rtol=1e-5, atol=1e-6, err_msg=path)
-    one, two = (json.loads((tmp_path / name / "results.json").read_text())["adaptive"] for name in ("one", "two"))
+    one, two = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two"))
     assert two["images"] == one["images"] == 257
     assert two["top1"] == one["top1"]
 
