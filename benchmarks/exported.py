@@ -1,14 +1,16 @@
-"""The exported models in their own runtimes, dense and packed, in float32 and int8, in turns.
+"""The exported models in their own runtimes, dense and packed, in float32 and int8, in turns; LiteRT beside ONNX.
 
 This process never imports keras_adavit.
 
     python benchmarks/inference.py --export exported && python benchmarks/exported.py exported
+    taskset -c 0 python benchmarks/exported.py exported --processor-time  # where others use the machine too
 """
 
 import argparse
 import os
 import statistics
 import sys
+import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -21,7 +23,9 @@ KINDS = ("dense", "packed")
 def onnx_runtime(path):
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(f"{path}.onnx")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))  # the default does not ask `taskset`
+    session = onnxruntime.InferenceSession(f"{path}.onnx", options)
     names = [output.name for output in session.get_outputs()]
     return lambda images: dict(zip(names, session.run(None, {"images": images}), strict=True))
 
@@ -38,7 +42,30 @@ def saved_model(path):
     return run
 
 
-RUNTIMES = (("ONNX Runtime", onnx_runtime, ("", "-int8")), ("SavedModel", saved_model, ("",)))
+def litert(path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    runner = Interpreter(f"{path}.tflite", num_threads=len(os.sched_getaffinity(0))).get_signature_runner()
+    return lambda images: runner(images=images)
+
+
+def openvino(path):
+    from openvino import Core
+
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": len(os.sched_getaffinity(0))}
+    compiled = Core().compile_model(f"{path}.onnx", "CPU", options)
+
+    def run(images):
+        return {output.any_name: array for output, array in compiled({"images": images}).items()}
+
+    return run
+
+
+RUNTIMES = (
+    ("ONNX Runtime", onnx_runtime, ("", "-int8")),
+    ("OpenVINO", openvino, ("",)),
+    ("SavedModel", saved_model, ("",)),
+)
 
 
 def main():
@@ -46,14 +73,16 @@ def main():
     parser.add_argument("folder")
     parser.add_argument("--batch-size", type=int, nargs="+", default=[32])
     parser.add_argument("--rounds", type=int, default=5)
-    names = [name for name, *_ in RUNTIMES]
+    names = [name for name, *_ in RUNTIMES] + ["LiteRT"]
+    parser.add_argument("--processor-time", action="store_true", help="of all threads, in place of time")
     parser.add_argument("--runtimes", nargs="+", choices=names, default=names)
     arguments = parser.parse_args()
     data = np.load(f"{arguments.folder}/images.npz")
     most = len(data["images"])
     if max(arguments.batch_size) > most:
         parser.error(f"`--batch-size` must be at most the {most} images exported. Received: {arguments.batch_size}")
-    print(processor())
+    clock = time.process_time if arguments.processor_time else time.perf_counter
+    print(f"{processor()}, of which this process uses {len(os.sched_getaffinity(0))}")
     for name, load, precisions in RUNTIMES:
         if name not in arguments.runtimes:
             continue
@@ -62,7 +91,7 @@ def main():
         for size in arguments.batch_size:
             images = data["images"][: max(size, SMALLEST_TURN)]
             for shift, which in ((0, "the same images"), (5, "other images")):
-                seconds, macs = time_in_turns(models, images, size, arguments.rounds, shift)
+                seconds, macs = time_in_turns(models, images, size, arguments.rounds, shift, clock)
                 print(f"{name}, batch {size}, {which} every turn:")
                 for precision in precisions:
                     dense, packed = (statistics.median(seconds[kind + precision]) for kind in KINDS)
@@ -76,8 +105,22 @@ def main():
         if "-int8" in precisions:
             for kind in KINDS:
                 print(f"{name}, int8 against float32, {kind}: {agreement(models, kind, data['images'])}")
+    if "LiteRT" in arguments.runtimes:
+        show_litert(arguments, data["images"], clock)
     if "keras_adavit" in sys.modules:
         raise SystemExit("error: this process must not import the package that exported")
+
+
+def show_litert(arguments, images, clock):
+    """Prints the times of LiteRT, which computes everything, over that of the dense model in ONNX Runtime."""
+    models = {f"LiteRT, {kind}": litert(f"{arguments.folder}/{kind}") for kind in ("dense", "masked")}
+    models["ONNX Runtime, dense"] = onnx_runtime(f"{arguments.folder}/dense")
+    for size in arguments.batch_size:
+        taken = images[: max(size, SMALLEST_TURN)]
+        seconds, _ = time_in_turns(models, taken, size, arguments.rounds, clock=clock)
+        *others, reference = ({"name": name, "time": statistics.median(each)} for name, each in seconds.items())
+        for other in others:
+            print(f"{other['name']}, batch {size}: {other['time'] / reference['time']:.2f} of {reference['name']}")
 
 
 def agreement(models, kind, images):

@@ -5,6 +5,7 @@ the same images; times are medians. Weights and gates are those of `inference.py
 """
 
 import contextlib
+import itertools
 import json
 import os
 import sys
@@ -74,14 +75,20 @@ def main():
     images = inference.load_images(folder, side, max(arguments["batches"]))
     prepare(arguments, images[:CALIBRATED])
     models = {}
-    for size in arguments["batches"]:
-        for precision in arguments["precisions"]:
-            label = {"what": "inference", "batch": size, "precision": precision}
-            session.measure(label, measure_inference, models, precision, images, size, arguments)
+    for size, precision, xla in itertools.product(arguments["batches"], arguments["precisions"], with_xla(device)):
+        label = {"what": "inference", "batch": size, "precision": precision, "xla": xla}
+        session.measure(label, measure_inference, models, precision, xla, images, size, arguments)
     models.clear()
     for precision in arguments["precisions"] if arguments["train_batch"] else ():
         label = {"what": "training step", "batch": arguments["train_batch"], "precision": precision}
         session.measure(label, measure_training, precision, arguments)
+
+
+def with_xla(device):
+    """Whether models are compiled for XLA: with and without where there is a choice and Keras would choose it."""
+    if BACKEND == "tensorflow" and device:
+        return True, False
+    return (BACKEND == "jax",)
 
 
 def describe_device():
@@ -131,8 +138,6 @@ def models_of(models, precision, arguments):
             )
         with np.load(arguments["weights"]) as saved:
             gated.set_weights([saved[str(index)] for index in range(len(saved))])
-        for model in (dense, gated):
-            model.compile(jit_compile=BACKEND == "jax")
         models[precision] = dense, gated
     return models[precision]
 
@@ -147,9 +152,11 @@ def dtype_policy(precision):
         keras.config.set_dtype_policy(before)
 
 
-def measure_inference(models, precision, images, size, arguments):
+def measure_inference(models, precision, xla, images, size, arguments):
     """Times of a batch, and how far packed outputs are from masked ones."""
     dense, gated = models_of(models, precision, arguments)
+    for model in (dense, gated):
+        model.compile(jit_compile=xla)
     starts = range(0, len(images) - size + 1, size)[:MANY]
     batches = [ops.convert_to_tensor(images[start : start + size]) for start in starts]
     runs, compiling, failures, slowest = {}, {}, {}, 0.0

@@ -17,6 +17,7 @@ The three models take turns on the same images, so that whatever else the machin
 import dataclasses
 import os
 import statistics
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -28,11 +29,12 @@ import tyro
 from keras import ops
 from rich.console import Console
 from rich.table import Table
-from turns import SMALLEST_TURN, time_in_turns
+from turns import SMALLEST_TURN, processor, time_in_turns
 
 import keras_adavit as ka
 
 CALIBRATED = (("tokens", "blocks"), ("tokens", "heads", "blocks"))
+WITHOUT_XLA = ("dense without XLA", "packed without XLA")
 USAGES = ((1, 1, 1), (0.5, 1, 1), (1, 0.5, 1), (1, 1, 0.5), (0.6, 0.8, 0.8))
 
 
@@ -42,6 +44,8 @@ class Arguments:
 
     preset: str = "ada_deit_small_patch16_224"
     """Name of the model."""
+    precision: Literal["float32", "bfloat16", "mixed_bfloat16"] = "float32"
+    """Keras's policy of data types: bfloat16 for weights too, mixed for what is computed alone."""
     batch_size: tuple[int, ...] = (32,)
     """Images in a batch."""
     macs: tuple[float, ...] = (0.5,)
@@ -54,51 +58,54 @@ class Arguments:
     """Turns of each model."""
     shift: int = 0
     """Pixels by which images move from turn to turn, so that every turn sees other ones; 0: the same."""
+    processor_time: bool = False
+    """Count the processor's time of all threads, for a machine that others use too; best with `taskset -c 0`."""
     masked: bool = True
     """Time masked execution too."""
+    xla: bool = False
+    """On TensorFlow, compile for XLA, and time dense and packed without it too."""
     calibrated: tuple[Literal["tokens", "heads", "blocks"], ...] = CALIBRATED[0]
     """With `--export`, which gates are calibrated."""
     export: Path | None = None
-    """Folder, new: write ONNX files in float32 and int8, SavedModels and images there, for exported.py."""
+    """Folder, new: write ONNX files in float32 and int8, SavedModels, LiteRT and images there, for exported.py."""
 
 
 def main():
     arguments = tyro.cli(Arguments)
-    models = {name: build(arguments.preset, None if name == "dense" else ka.GateConfig()) for name in names(arguments)}
+    keras.config.set_dtype_policy(arguments.precision)
+    models = {
+        name: build(arguments.preset, None if name.startswith("dense") else ka.GateConfig())
+        for name in names(arguments)
+    }
     images = load_images(arguments.images, models["dense"].backbone.image_size, max(arguments.batch_size))
     spread_gates(models["packed"], images)
     for name, model in models.items():
-        if name == "masked":
-            model.set_weights(models["packed"].get_weights())
-        model.execution = "packed" if name == "packed" else "masked"
+        model.execution = "packed" if name.startswith("packed") else "masked"
         # XLA on JAX; it is slower on TensorFlow, and torch has its fused kernels without a compiler.
-        model.compile(jit_compile=keras.backend.backend() == "jax")
+        model.compile(jit_compile=keras.backend.backend() == "jax" or (arguments.xla and name not in WITHOUT_XLA))
     if arguments.export is not None:
         export(models, arguments, images)
         return
-    table = Table("policy", "batch", "MACs", "masked", "packed", "realised", "images/s, dense", "packed")
+    over_dense = [name for name in ("masked", "packed", *WITHOUT_XLA) if name in models]
+    table = Table("policy", "batch", "MACs", *over_dense, "realised", "images/s, dense", "packed")
     for share in arguments.macs:
         for kinds in CALIBRATED:
             calibrate(models["packed"], images, share, kinds)
-            if "masked" in models:
-                models["masked"].set_weights(models["packed"].get_weights())
+            for name in models:
+                if name == "masked" or name == WITHOUT_XLA[1]:
+                    models[name].set_weights(models["packed"].get_weights())
             for size in arguments.batch_size:
-                add_row(
-                    table,
-                    f"gates, {share}: {', '.join(kinds)}",
-                    models,
-                    images,
-                    size,
-                    arguments.rounds,
-                    arguments.shift,
-                )
+                label = f"gates, {share}: {', '.join(kinds)}"
+                add_row(table, label, models, images, size, arguments)
     if arguments.prescribed:
         for usage in USAGES:
             label = "tokens {}, heads {}, sub-layers {}".format(*usage)
-            add_row(table, label, models, images, len(images), arguments.rounds, 0, usage)
-    console = Console(width=130)
+            add_row(table, label, models, images, len(images), dataclasses.replace(arguments, shift=0), usage)
+    console = Console(width=160)
     console.print(
-        f"{arguments.preset}, {keras.backend.backend()}, float32; times over the dense model's", highlight=False
+        f"{processor()}\n{arguments.preset}, {keras.backend.backend()}, {arguments.precision}; "
+        "times over the dense model's",
+        highlight=False,
     )
     console.print(table)
 
@@ -113,7 +120,9 @@ def calibrate(model, images, share, kinds):
 
 
 def names(arguments):
-    return ("dense", "masked", "packed") if arguments.masked and arguments.export is None else ("dense", "packed")
+    if arguments.export is not None:
+        return "dense", "packed"
+    return "dense", *(("masked",) if arguments.masked else ()), "packed", *(WITHOUT_XLA if arguments.xla else ())
 
 
 def build(preset, gates, image_size=224):
@@ -163,11 +172,14 @@ def spread_gates(model, images):
         gate.bias.assign(np.broadcast_to(offset - mean / deviation, gate.bias.shape))
 
 
-def add_row(table, label, models, images, size, rounds, shift, usage=None):
+def add_row(table, label, models, images, size, arguments, usage=None):
     """Times the models in turns and adds a row."""
     images = images[: max(size, SMALLEST_TURN)]
-    functions = {name: function_of(model, usage if name != "dense" else None) for name, model in models.items()}
-    seconds, found = time_in_turns(functions, images, size, rounds, shift)
+    functions = {
+        name: function_of(model, None if name.startswith("dense") else usage) for name, model in models.items()
+    }
+    clock = time.process_time if arguments.processor_time else time.perf_counter
+    seconds, found = time_in_turns(functions, images, size, arguments.rounds, arguments.shift, clock)
     time_of = {name: statistics.median(values) for name, values in seconds.items()}
     macs = float(np.mean(found["packed"])) / models["dense"].dense_macs
     ratio = {name: value / time_of["dense"] for name, value in time_of.items()}
@@ -175,8 +187,7 @@ def add_row(table, label, models, images, size, rounds, shift, usage=None):
         label,
         str(size),
         f"{macs:.3f}",
-        f"{ratio['masked']:.3f}" if "masked" in ratio else "-",
-        f"{ratio['packed']:.3f}",
+        *(f"{value:.3f}" for name, value in ratio.items() if name != "dense"),
         f"{macs / ratio['packed']:.2f}",
         f"{len(images) / time_of['dense']:.1f}",
         f"{len(images) / time_of['packed']:.1f}",
@@ -210,6 +221,7 @@ def export(models, arguments, images):
         ka.export(model, arguments.export / f"{name}.onnx", "onnx", model.execution)
         ka.export(model, arguments.export / f"{name}-int8.onnx", "onnx", model.execution, quantize="int8")
         ka.export(model, arguments.export / name, "saved_model", model.execution)
+        ka.export(model, arguments.export / f"{name.replace('packed', 'masked')}.tflite", "litert")
     np.savez(arguments.export / "images.npz", images=images, dense_macs=models["dense"].dense_macs)
 
 

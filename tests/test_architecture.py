@@ -19,14 +19,8 @@ FLOORS = (
     ("__main__",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-TENSORFLOW = {
-    "data",
-    "export",
-    "serving/photos.py",
-    "devices/tensorflow.py",
-    "kernels/tensorflow.py",
-    "packed/tensorflow.py",
-}
+TENSORFLOW = {"data", "export", "serving/photos.py", "devices/tensorflow.py", "kernels/tensorflow.py"}
+TENSORFLOW |= {"packed/tensorflow.py", "packed/tensorflow_xla.py"}
 # Where the backend is asked for: three switches, and modules in which a comment says why nowhere else would do.
 BACKEND = {
     "devices/dispatch.py",

@@ -1,4 +1,4 @@
-"""Writes a trained model as SavedModel or ONNX."""
+"""Writes a trained model as SavedModel, ONNX or LiteRT."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,16 +13,16 @@ from keras_adavit.settings import settings
 
 @settings(kw_only=True)
 class Arguments:
-    """Writes a trained model for TensorFlow (SavedModel) or ONNX Runtime, with a free batch size."""
+    """Writes a trained model for TensorFlow (SavedModel), ONNX Runtime or LiteRT, with a free batch size."""
 
     model: Annotated[Path, tyro.conf.Positional]
     """The model, a .keras file."""
     out: Annotated[Path, tyro.conf.Positional]
-    """Where to write: a new folder for a SavedModel, a new file for ONNX."""
-    format: Literal["saved_model", "onnx"] = "saved_model"
+    """Where to write: a new folder for a SavedModel, a new file for ONNX and LiteRT."""
+    format: Literal["saved_model", "onnx", "litert"] = "saved_model"
     """What to write."""
-    execution: Literal["packed", "masked"] = "packed"
-    """Compute only what is kept, or everything."""
+    execution: Literal["packed", "masked"] | None = None
+    """Compute only what is kept, or everything; packed if not given, and masked as LiteRT, which cannot pack."""
     overwrite: bool = False
     """Replace an earlier export of the same format."""
     preprocessing: bool = False

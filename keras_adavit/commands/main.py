@@ -11,7 +11,7 @@ COMMANDS = {
     "evaluate": "print accuracy, MACs and the usage of every block of a model",
     "report": "write a page with pictures of what a model spends and on what",
     "convert": "convert a published PyTorch or safetensors file into a .keras file",
-    "export": "write a model as SavedModel or ONNX",
+    "export": "write a model as SavedModel, ONNX or LiteRT",
     "shards": "write a folder of images as files that large trainings read faster",
     "serve": "answer photos over HTTP, with a page to drop them on",
 }

@@ -40,7 +40,7 @@ class Arguments:
     megabytes: PositiveInt = 128
     """About the size of a file; there are 16 of each split at least."""
     seed: Seed = 0
-    """Seed of the order of the training images."""
+    """Seed of the order of the images."""
     workers: PositiveInt = min(os.cpu_count() or 1, 16)
     """Files written at once."""
 
@@ -67,7 +67,7 @@ def main(arguments):
     size = 1_000_000 * given.megabytes
     shards = [
         *plan_shards("train", labelled(train), size, given.seed),
-        *plan_shards("validation", labelled(validation), size, None),
+        *plan_shards("validation", labelled(validation), size, given.seed),
     ]
     make_folder(out)
     with locked(out):

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from keras_adavit.data.decode import decode
 from keras_adavit.data.folder_split import split_files, split_table
 from keras_adavit.data.photos import Photos
@@ -65,7 +67,7 @@ class ImageFolder(Photos):
 
         train, validation, skipped, table = self.find()
         train_files, train_labels = _flat(train)
-        files, held_out_labels = _flat(validation)
+        files, held_out_labels = _mixed(*_flat(validation))
         names, labels = list(map(os.fsencode, train_files)), tf.constant(train_labels)
 
         def shuffled(seed):
@@ -264,6 +266,12 @@ def _flat(files: ClassFiles) -> tuple[list[str], list[int]]:
     pairs = [(path, label) for label, paths in enumerate(files.values()) for path in paths]
     paths, labels = zip(*pairs, strict=True)
     return list(paths), list(labels)
+
+
+def _mixed(files: list[str], labels: list[int]) -> tuple[list[str], list[int]]:
+    """Both in one order, always the same, that mixes the classes: the first batch is one to look at."""
+    order = np.random.default_rng(0).permutation(len(files))
+    return [files[index] for index in order], [labels[index] for index in order]
 
 
 def _dataset(files: list[str], labels: list[int]):

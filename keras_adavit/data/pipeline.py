@@ -29,7 +29,7 @@ class Splits:
         train_epoch: Function of an epoch's number, an int64 scalar tensor, that gives the batches of that epoch:
             for one number always the same ones, but for TensorFlow Datasets. See `from_epoch`.
         validation: Batches of the same form, `labels` always int32 `(B,)`: every image exactly once, in a
-            fixed order, the last batch as short as it comes.
+            fixed order that mixes the classes, the last batch as short as it comes.
         calibration: Training images in an order of their own, each once at most, prepared as those of `validation`:
             what thresholds are fitted to.
         class_names: The name of each label, K of them.
@@ -39,7 +39,7 @@ class Splits:
         mean: The mean taken from the channels, in units of 0..1, so that a picture can put it back.
         std: What the channels were then divided by.
         skipped: Image files that could not be decoded and were left out.
-        files: Image files of both, where images are files.
+        files: Image files of both, where images are files; those of `validation` last, in its order.
         split_table: What was held out, as CSV (`split,class,file`), where the source split the images itself.
         find_damage: Function that reads everything again and gives the error that names what is damaged, or `None`,
             where images are not files.

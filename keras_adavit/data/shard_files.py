@@ -54,19 +54,16 @@ class Index:
     plan: str
 
 
-def plan_shards(split: str, images: Sequence[tuple[str, int]], shard_bytes: int, seed: int | None) -> list[Shard]:
+def plan_shards(split: str, images: Sequence[tuple[str, int]], shard_bytes: int, seed: int) -> list[Shard]:
     """Divides the images of a split among shards that differ by one image at most.
 
     Args:
         split: `"train"` or `"validation"`.
         images: Their files and labels.
         shard_bytes: About the size of a shard.
-        seed: Of a random order, so that shards and the images in them can be read one after the other; `None` keeps
-            the order that they have.
+        seed: Of a random order, so that shards and the images in them can be read one after the other.
     """
-    images = list(images)
-    if seed is not None:
-        images = [images[index] for index in np.random.default_rng(seed).permutation(len(images))]
+    images = [images[index] for index in np.random.default_rng(seed).permutation(len(images))]
     wanted = sum(os.path.getsize(path) for path, _ in images) / shard_bytes
     count = min(LEAST * max(round(wanted / LEAST), 1), len(images))
     borders = np.linspace(0, len(images), count + 1).astype(int)

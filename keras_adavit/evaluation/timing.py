@@ -118,6 +118,6 @@ def copy(model, gates):
     weights = weights_by_path(model)
     for path, variable in weights_by_path(twin).items():
         variable.assign(ops.copy(weights[path]))  # JAX would share the buffer
-    # Under XLA TensorFlow computes packed as masked; on torch `jit_compile` is not XLA but torch.compile.
+    # On CPUs TensorFlow is faster without XLA; on torch `jit_compile` is not XLA but torch.compile.
     twin.compile(jit_compile=keras.backend.backend() == "jax")
     return twin

@@ -19,7 +19,7 @@ LOW_TOLERANCE = 0.05  # the same of the images whose decisions are all the same,
 
 def check_written(model, path, format, preprocessing, quantize=None):
     """Raises `RuntimeError` unless the file gives what the model gives, of images and of photos if it takes them."""
-    read = {"saved_model": read_saved_model, "onnx": read_onnx}[format]
+    read = {"saved_model": read_saved_model, "onnx": read_onnx, "litert": read_litert}[format]
     functions = read(path)
     rng = np.random.default_rng(0)
     expected, found = [], []
@@ -125,3 +125,11 @@ def read_onnx(path):
     outputs = [output.name for output in session.get_outputs()]
     (entry,) = session.get_inputs()
     return {entry.name: lambda given: dict(zip(outputs, session.run(outputs, {entry.name: given}), strict=True))}
+
+
+def read_litert(path):
+    """The function of a LiteRT file, by the name of its input, from arrays to a dict of arrays."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    runner = Interpreter(str(path)).get_signature_runner()
+    return {"images": lambda images: runner(images=images)}

@@ -1,4 +1,4 @@
-"""Writes a model as SavedModel or ONNX, with a free batch size; packed if asked, so that the saving travels along."""
+"""Writes a model as SavedModel, ONNX or LiteRT, with a free batch size; packed, so that the saving travels along."""
 
 import importlib.util
 import os
@@ -8,16 +8,18 @@ import keras
 
 from keras_adavit.errors import InputError
 from keras_adavit.export.graph import write
+from keras_adavit.export.litert import is_litert
 from keras_adavit.export.other_process import write_in_other_process
 from keras_adavit.files import check_writable, write_whole
 from keras_adavit.models.classifier import AdaViTClassifier
 from keras_adavit.models.validation import check_bool, check_choice, check_execution, check_takes_photos
 
-FORMATS = ("saved_model", "onnx")
+FORMATS = ("saved_model", "onnx", "litert")
+NEEDED = {"onnx": {"tf2onnx": "export", "onnxruntime": "export"}, "litert": {"ai_edge_litert": "litert"}}  # extras
 SAVED_MODEL_PARTS = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra"}
 
 
-def export(model, path, format="saved_model", execution="packed", overwrite=False, preprocessing=False, quantize=None):
+def export(model, path, format="saved_model", execution=None, overwrite=False, preprocessing=False, quantize=None):
     """Writes a model for another runtime, which needs neither this package nor Keras.
 
     The exported function takes `images`, float32 (B, S, S, C) with any B, and returns what the model returns: `logits`,
@@ -40,11 +42,13 @@ def export(model, path, format="saved_model", execution="packed", overwrite=Fals
 
     Args:
         model: An `AdaViTClassifier`.
-        path: Where to write: a new folder for a SavedModel, a new file for ONNX.
-        format: `"saved_model"`, read by TensorFlow, or `"onnx"`, read by ONNX Runtime; ONNX needs the extra `export`.
-        execution: `"packed"`: computes only what is kept; `"masked"`: everything.
+        path: Where to write: a new folder for a SavedModel, a new file for ONNX and LiteRT.
+        format: `"saved_model"`, read by TensorFlow, `"onnx"`, read by ONNX Runtime, or `"litert"`, read by LiteRT on
+            telephones and small boards. ONNX needs the extra `export`, LiteRT the extra `litert`.
+        execution: `"packed"`: computes only what is kept; `"masked"`: everything. By default packed, and masked as
+            LiteRT, which cannot pack.
         overwrite: Whether to replace an earlier export of the same format; nothing else is ever replaced.
-        preprocessing: Whether to take photos of any size; the model must know its `preprocessing`.
+        preprocessing: Whether to take photos of any size, not as LiteRT; the model must know its `preprocessing`.
         quantize: `"int8"`, of ONNX: weights and the activations that they multiply are rounded to 8 bits, all but those
             of gates, stem and classifier, which takes less time and memory. Decisions that are close may turn.
 
@@ -55,15 +59,19 @@ def export(model, path, format="saved_model", execution="packed", overwrite=Fals
     """
     if not isinstance(model, AdaViTClassifier):
         raise InputError(f"`model` must be an `AdaViTClassifier`. Received: model={model!r}")
-    check_target(path, format, execution, overwrite)
+    execution = check_target(path, format, execution, overwrite)
     if check_bool("preprocessing", preprocessing):
+        if format == "litert":
+            raise InputError("`preprocessing` must be False as LiteRT. Received: preprocessing=True, format='litert'")
         check_takes_photos(model)
     if quantize is not None:
         check_choice("quantize", quantize, ("int8",))
         if format != "onnx":
             raise InputError(f'`quantize` needs `format="onnx"`. Received: format={format!r}')
-    if format == "onnx" and model.backbone.compute_dtype != "float32":
-        raise InputError(f"`model` must compute in float32 for ONNX. Received: {model.backbone.dtype_policy.name}")
+    if format != "saved_model" and model.backbone.compute_dtype != "float32":
+        raise InputError(
+            f"`model` must compute in float32 with `format={format!r}`. Received: {model.backbone.dtype_policy.name}"
+        )
     options = {"format": format, "execution": execution, "preprocessing": preprocessing, "quantize": quantize}
     with write_whole(path) as unfinished:
         if keras.backend.backend() == "tensorflow":
@@ -74,17 +82,23 @@ def export(model, path, format="saved_model", execution="packed", overwrite=Fals
 
 
 def check_target(path, format, execution, overwrite=False):
-    """Raises `InputError` unless a model can be written there, so."""
+    """Raises `InputError` unless a model can be written there, so; returns the execution, which may be `None`."""
     if format not in FORMATS:
         raise InputError(f"`format` must be one of {FORMATS}. Received: format={format!r}")
+    if execution is None:
+        execution = "masked" if format == "litert" else "packed"
     check_execution(execution)
-    for name in ("tf2onnx", "onnxruntime") if format == "onnx" else ():
+    if format == "litert" and execution == "packed":
+        raise InputError("`execution` must be 'masked' as LiteRT. Received: execution='packed', format='litert'")
+    for name, extra in NEEDED.get(format, {}).items():
         if importlib.util.find_spec(name) is None:
-            raise InputError(f'`format="onnx"` needs {name}: pip install "keras-adavit[export]". Received: no {name}')
+            raise InputError(
+                f'`format="{format}"` needs {name}: pip install "keras-adavit[{extra}]". Received: no {name}'
+            )
     if not Path(path).absolute().parent.is_dir():
         raise InputError(f"`path` must be in an existing folder. Received: path={str(path)!r}")
     if os.path.lexists(path):
-        earlier = is_saved_model(Path(path)) if format == "saved_model" else is_onnx(Path(path))
+        earlier = {"saved_model": is_saved_model, "onnx": is_onnx, "litert": is_litert}[format](Path(path))
         if overwrite and not earlier:
             raise InputError(
                 f"`path` must be new or an earlier export as {format}. Received: path={str(path)!r}, which is neither"
@@ -93,6 +107,7 @@ def check_target(path, format, execution, overwrite=False):
             hint = "; `overwrite=True` replaces it" if earlier else ""
             raise InputError(f"`path` must be new. Received: path={str(path)!r}, which exists{hint}")
     check_writable(path)
+    return execution
 
 
 def is_saved_model(path):

@@ -192,8 +192,8 @@ class AdaViTBackbone(keras.Model):
                 zeros. Values are checked where they are known: not those of symbolic tensors and in compiled code.
                 A model without gates takes, as any other, a `TopKPolicy` or a `MergePolicy`; under these only what is
                 kept is ever computed, packed or not.
-            packed: Whether only what is kept is computed, with the same result; neither in training nor with the
-                detail `class_attention`.
+            packed: Whether only what is kept is computed, with the same result, where shapes are known well enough;
+                neither in training nor with the detail `class_attention`.
             unroll: Whether packed blocks are compiled each by itself; else they share compiled code.
             budget_offset: Scalar in [-1, 1], see `Gate.call`; not packed.
 
@@ -231,15 +231,16 @@ class AdaViTBackbone(keras.Model):
 
         def packed_step(block, tokens, given):
             decisions, normed = block.decide(tokens, policy=given)
-            return execute_packed(block, tokens, decisions, normed), decisions
+            return execute_packed(block, tokens, decisions, packing, normed), decisions
 
         def step(block, tokens, given):
-            tokens, decisions = (packed_step if packed else masked_step)(block, tokens, given)
+            tokens, decisions = (packed_step if packing else masked_step)(block, tokens, given)
             decisions = decisions | {"class_tokens": tokens[:, 0]}
             return tokens, {key: decisions[key] for key in (*POLICY_KEYS, *details)}
 
+        packing = packed_backend.packing(images) if packed else None
         given = [{key: keep[:, index] for key, keep in given.items()} for index in range(self.depth)]
-        run_blocks = packed_backend.run_blocks if packed and not unroll else unroll_blocks
+        run_blocks = packing.run_blocks if packing and not unroll else unroll_blocks
         tokens, decisions = run_blocks(self.blocks, step, tokens, given)
         return {"tokens": self.norm(tokens), **decisions, "macs": self.macs(decisions)}
 

@@ -30,7 +30,6 @@ from keras_adavit.models.validation import (
     check_preprocessing,
     refuse,
 )
-from keras_adavit.packed.dispatch import packed as packed_backend
 from keras_adavit.training import schedules
 from keras_adavit.training.budget import BudgetLoss
 from keras_adavit.training.distillation import DistillationLoss, Teacher, check_teacher
@@ -172,8 +171,7 @@ class AdaViTClassifier(keras.Model):
                 model without gates takes, as any other, a `TopKPolicy` or a `MergePolicy`; under these only what is
                 kept is computed in either execution. By default, in training, decisions of the `training_policy` of
                 `compile`.
-            execution: `"masked"` or `"packed"`, for callers that do not compile for XLA on TensorFlow; by default the
-                model's own `execution`, which gives way to XLA.
+            execution: `"masked"` or `"packed"`; by default the model's own `execution`.
             unroll: Whether packed blocks are compiled each by itself, as ONNX needs it; else they share compiled code.
 
         Returns:
@@ -197,7 +195,6 @@ class AdaViTClassifier(keras.Model):
         offset = None
         if training and self.budget is not None and self.budget.macs_spread:
             offset = keras.random.uniform((), -1.0, 1.0, dtype="float32", seed=self.policy_seed)
-        xla = execution is None and getattr(self, "jit_compile", False)
         execution = self.execution if execution is None else check_execution(execution)
         if details is None:
             details = (*LOGIT_KEYS, *(self.distillation.details if self.distillation else ())) if training else ()
@@ -206,7 +203,6 @@ class AdaViTClassifier(keras.Model):
             and not training
             and not isinstance(policy, TokenReduction)  # computes what is kept alone in either execution
             and "class_attention" not in detail_keys(details)
-            and packed_backend.can_pack(images, xla)
         )
         outputs = self.backbone(
             images,
@@ -232,8 +228,8 @@ class AdaViTClassifier(keras.Model):
         """How evaluation computes: `"masked"`, everything, the skipped part multiplied away; or `"packed"`, only what
         is kept, with the same result. Training is masked always. It is not saved with the model.
 
-        Packed, shapes depend on data: TensorFlow computes masked under XLA, and says so; JAX rounds shapes up to a few
-        sizes. Where `class_attention` is asked for, it is masked too.
+        Packed, shapes depend on data: under XLA, so on JAX always, they are rounded up to a few sizes. Where
+        `class_attention` is asked for, it is masked.
 
         Raises:
             InputError: When set to something else.

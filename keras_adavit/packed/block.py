@@ -10,18 +10,18 @@ B images, T tokens, D width, H heads, U used heads, N rows.
 from keras import ops
 
 from keras_adavit.kernels.dispatch import gather
-from keras_adavit.packed.dispatch import packed
 from keras_adavit.packed.heads import fewer_heads_pay, linear_of_heads
 from keras_adavit.packed.rows import find_broken, gather_rows, keep_of_rows, nan_where
 
 
-def execute_packed(block, inputs, decisions, normed=None):
+def execute_packed(block, inputs, decisions, packed, normed=None):
     """What `GatedBlock.execute` computes in evaluation, of kept rows alone.
 
     Args:
         block: A `GatedBlock`.
         inputs: Tensor (B, T, D).
         decisions: Dict of `token_keep` (B, T), `head_keep` (B, H) and `block_keep` (B, 2).
+        packed: The module that `packing` of `dispatch.py` gives.
         normed: `inputs` after the block's first normalisation, if that is known.
 
     Returns:
@@ -34,11 +34,11 @@ def execute_packed(block, inputs, decisions, normed=None):
     token_keep, block_keep = decisions["token_keep"], decisions["block_keep"]
     head_keep = decisions["head_keep"] if block.head_gate is not None else None
     execute = packed_single if packed.packs_single(inputs) else packed_batch
-    outputs = execute(block, table, normed, token_keep, head_keep, block_keep, broken)
+    outputs = execute(packed, block, table, normed, token_keep, head_keep, block_keep, broken)
     return ops.reshape(outputs, (-1, num_tokens, width))
 
 
-def packed_batch(block, table, normed, token_keep, head_keep, block_keep, broken):
+def packed_batch(packed, block, table, normed, token_keep, head_keep, block_keep, broken):
     """`execute_packed` of a table (B·T, D); without a head gate `head_keep` is `None`."""
     mlp_keep = token_keep if gates_mlp_tokens(block) else ops.ones_like(token_keep)
     heads = packed.select_heads(head_keep, token_keep.shape[1]) if has_full_heads(block) else None
@@ -49,7 +49,7 @@ def packed_batch(block, table, normed, token_keep, head_keep, block_keep, broken
         def inputs(rows):
             return normalize(gather_rows(source, rows))
 
-        return packed.add_rows(table, rows, packed_attention(block.attention, inputs, rows, head_keep, heads))
+        return packed.add_rows(table, rows, packed_attention(packed, block.attention, inputs, rows, head_keep, heads))
 
     def add_mlp(table, rows):
         source, normalize = packed.defer_norm(block.norm2, table)
@@ -64,14 +64,14 @@ def packed_batch(block, table, normed, token_keep, head_keep, block_keep, broken
     return packed.update_rows(add_mlp, table, packed.select_rows(mlp_keep * block_keep[:, 1:], broken))
 
 
-def packed_single(block, table, normed, token_keep, head_keep, block_keep, broken):
+def packed_single(packed, block, table, normed, token_keep, head_keep, block_keep, broken):
     """`packed_batch` of one image in fewer operations: the sub-layers share its rows, a skipped one takes none."""
     rows = packed.select_rows(token_keep, ops.zeros_like(broken))  # there is no other image to protect
     kept = gather_rows(table, rows)
 
     def attention(heads=None):
         inputs = block.norm1(kept) if normed is None else gather_rows(normed, rows)
-        attended = packed_attention(block.attention, lambda rows: inputs, rows.as_full(), head_keep, heads)
+        attended = packed_attention(packed, block.attention, lambda rows: inputs, rows.as_full(), head_keep, heads)
         return kept + ops.cast(attended, kept.dtype)
 
     def mlp(table):
@@ -94,10 +94,11 @@ def packed_single(block, table, normed, token_keep, head_keep, block_keep, broke
     return outputs + nan_where(broken, outputs.dtype)
 
 
-def packed_attention(layer, inputs, rows, head_keep, heads):
+def packed_attention(packed, layer, inputs, rows, head_keep, heads):
     """`GatedAttention` of rows.
 
     Args:
+        packed: As of `execute_packed`.
         layer: A `GatedAttention`.
         inputs: Function of some `Rows`, returns their normalised values (N, D).
         rows: The `Rows`.

@@ -1,6 +1,7 @@
 """Packed execution of the backend that Keras runs on; a new backend is one more module and one more branch.
 
-- `can_pack(images, xla)`: whether a model called with `images`, and compiled for XLA or not, can compute packed.
+- `packing(images)`: the module with these functions for a model called with `images`; `None` if it cannot compute
+  packed. On TensorFlow it is another one in what is compiled for XLA.
 - `packs_single(inputs)`: whether inputs (B, T, D) are known to be one image, and `packed_single` computes it faster.
 - `run_blocks(blocks, step, tokens, given)`: as `unroll_blocks`, with compiled code that the blocks share.
 - `select_rows(keep, broken)`: the `Rows` of a keep (B, T) but for broken images (B,).

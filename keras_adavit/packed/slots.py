@@ -37,9 +37,11 @@ def attend_grouped(qkv, rows, heads, head_dim):
     table = ops.reshape(qkv, (-1, head_dim))  # (N·3·U, d)
     counts = rows.counts
     starts = ops.cumsum(counts) - counts
-    order = ops.argsort(counts)
+    # Keys that differ: sorting those that are equal, OpenVINO 2026.4 gives an image twice and another not at all.
+    images = ops.shape(counts)[0]
+    order = ops.argsort(counts * images + ops.arange(images, dtype=counts.dtype))
     empty = ops.sum(ops.cast(counts == 0, order.dtype))  # images without rows come first and are left out
-    images = ops.shape(order)[0] - empty
+    images = images - empty
     attended, first, slots, filled = [], [ops.zeros((empty,), order.dtype)], [ops.ones((empty,), order.dtype)], 0
     for group in range(GROUPS):
         members = order[empty + images * group // GROUPS : empty + images * (group + 1) // GROUPS]
@@ -62,7 +64,7 @@ def attend_padded(slots, table, rows, heads):
     counts = rows.counts
     starts = ops.cumsum(counts) - counts
     attended = attend_slots(table, starts, counts, heads, slots)
-    first = ops.arange(counts.shape[0], dtype=starts.dtype) * (heads * slots)
+    first = ops.arange(ops.shape(counts)[0], dtype=starts.dtype) * (heads * slots)
     return take_rows(attended, rows, first, starts, ops.full_like(rows.image_ids, slots), heads)
 
 
@@ -107,6 +109,7 @@ def take_rows(attended, rows, first, starts, slots, heads):
     """
     images = rows.image_ids
     slot = ops.arange(ops.shape(images)[0], dtype=starts.dtype) - gather(starts, images)
+    slot = ops.minimum(slot, slots - 1)  # where there is room for more rows than there are
     index = (gather(first, images) + slot)[:, None]
     return gather(attended, index + ops.arange(heads, dtype=index.dtype) * slots[:, None])
 

@@ -1,10 +1,12 @@
-"""Packed execution on TensorFlow, in eager mode and in graphs with shapes that depend on data; see `dispatch.py`."""
+"""Packed execution on TensorFlow, eagerly and in graphs, with shapes that depend on data; see `dispatch.py`."""
 
-import warnings
+import sys
 
 import tensorflow as tf
 from keras import ops
+from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
+from keras_adavit.packed import tensorflow_xla
 from keras_adavit.packed.blocks import open_ungated, step_with, unroll_blocks, weights_like
 from keras_adavit.packed.dynamic import (  # noqa: F401  part of the interface
     defer_norm,
@@ -18,17 +20,12 @@ from keras_adavit.packed.rows import Rows, add_to_all, nan_where
 from keras_adavit.packed.slots import apply_head_keep, attend_equal_length, attend_grouped
 
 
-def can_pack(images, xla):
+def packing(images):
     if images.shape[0] == 0:  # nothing to pack
-        return False
-    if xla and not tf.executing_eagerly():
-        warnings.warn(
-            "Packed execution needs shapes that depend on data, which XLA on TensorFlow does not have: the model "
-            "computes masked, with the same result. Compile it with `jit_compile=False` to pack.",
-            stacklevel=2,
-        )
-        return False
-    return True
+        return None
+    # TensorFlow has no public name for it. How the model was compiled does not tell: another may call it, and was, too.
+    in_xla = GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+    return tensorflow_xla if in_xla else sys.modules[__name__]
 
 
 def run_blocks(blocks, step, tokens, given):

@@ -1,5 +1,7 @@
 """Packed execution on torch, which runs eagerly and may write in place; see `dispatch.py`."""
 
+import sys
+
 import torch
 
 from keras_adavit.packed.blocks import unroll_blocks
@@ -17,8 +19,9 @@ from keras_adavit.packed.slots import apply_head_keep, attend_equal_length, atte
 run_blocks = unroll_blocks
 
 
-def can_pack(images, xla):
-    return images.device.type != "meta" and len(images) > 0  # Keras asks for shapes alone
+def packing(images):
+    can_pack = images.device.type != "meta" and len(images) > 0  # Keras asks for shapes alone
+    return sys.modules[__name__] if can_pack else None
 
 
 def select_rows(keep, broken):

@@ -39,7 +39,7 @@ def load_fewer(self, batch_size, seed):
 
 def close(models, recipe, splits, seconds, folder, console):
     """Of the end of a run only what tells devices apart: timings and pictures take long."""
-    found = evaluate(models["adaptive"], splits.validation)
+    found = evaluate(models["adaptive"], splits.validation.take(1))
     (folder / "results.json").write_text(json.dumps(dataclasses.asdict(found)))
 
 

@@ -31,6 +31,16 @@ if kind == "onnx":
     session = onnxruntime.InferenceSession(path)
     names = [output.name for output in session.get_outputs()]
     run = lambda batch: dict(zip(names, session.run(None, {"images": batch})))
+elif kind == "openvino":
+    from openvino import Core
+
+    compiled = Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    run = lambda batch: {output.any_name: array for output, array in compiled({"images": batch}).items()}
+elif kind == "litert":
+    from ai_edge_litert.interpreter import Interpreter
+
+    runner = Interpreter(path).get_signature_runner()
+    run = lambda batch: runner(images=batch)
 else:
     import tensorflow as tf
 
@@ -56,23 +66,41 @@ def make_model():
     return model
 
 
+def need_litert():
+    pytest.importorskip("ai_edge_litert", reason="LiteRT needs the extra `litert`")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("execution", ["packed", "masked"])
-@pytest.mark.parametrize("format", ["saved_model", "onnx"])
-def test_other_runtimes_compute_the_same(format, execution, tmp_path):
+@pytest.mark.parametrize(
+    ("format", "execution", "runtime"),
+    [
+        ("saved_model", "packed", "saved_model"),
+        ("saved_model", "masked", "saved_model"),
+        ("onnx", "packed", "onnx"),
+        ("onnx", "masked", "onnx"),
+        ("onnx", "packed", "openvino"),
+        ("litert", None, "litert"),
+    ],
+)
+def test_other_runtimes_compute_the_same(format, execution, runtime, tmp_path):
     if format == "onnx":
         pytest.importorskip("onnxruntime", reason="ONNX needs the extra `export`")
         pytest.importorskip("tf2onnx", reason="ONNX needs the extra `export`")
+    if runtime == "openvino":
+        pytest.importorskip("openvino", reason="OpenVINO is not in an extra of users")
+    if format == "litert":
+        need_litert()
     model = make_model()
     images = np.random.default_rng(0).normal(size=(19, 32, 32, 3)).astype("float32")
     expected = model.predict(images, batch_size=19, verbose=0)
     assert 0.2 < expected["token_keep"].mean() < 0.95
-    ka.export(model, tmp_path / "model", format, execution)
+    name = "model.onnx" if format == "onnx" else "model"  # OpenVINO goes by the ending
+    ka.export(model, tmp_path / name, format, execution)
     assert model.execution == "masked"
-    assert [each.name for each in tmp_path.iterdir()] == ["model"]
+    assert [each.name for each in tmp_path.iterdir()] == [name]
     np.save(tmp_path / "images.npy", images)
     (tmp_path / "reader.py").write_text(READER)
-    command = [sys.executable, "reader.py", format, "model", "images.npy", "found.npz"]
+    command = [sys.executable, "reader.py", runtime, name, "images.npy", "found.npz"]
     subprocess.run(command, cwd=tmp_path, check=True, timeout=300)
     with np.load(tmp_path / "found.npz") as found:
         for size in (1, 5, 19):
@@ -81,12 +109,12 @@ def test_other_runtimes_compute_the_same(format, execution, tmp_path):
                 np.testing.assert_allclose(found[f"{size}_{key}"], value[:size], rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="on TensorFlow alone XLA keeps from packing")
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="XLA packs otherwise on TensorFlow alone")
 def test_a_model_compiled_for_xla_is_exported_packed(tmp_path):
     model = make_model()
     model.compile(jit_compile=True)
     for execution in ("packed", "masked"):
-        ka.export(model, tmp_path / execution, execution=execution)  # a warning that it cannot pack would be an error
+        ka.export(model, tmp_path / execution, execution=execution)  # not with the static sizes of XLA
     assert model.jit_compile
     # Rows are numbered where they are packed, and only there.
     assert b"Cumsum" in (tmp_path / "packed" / "saved_model.pb").read_bytes()
@@ -126,8 +154,41 @@ def test_onnx_is_float32():
         model = make_model()
     finally:
         keras.config.set_dtype_policy("float32")
-    with pytest.raises(ka.InputError, match="`model` must compute in float32 for ONNX"):
+    with pytest.raises(ka.InputError, match="`model` must compute in float32 with `format='onnx'`"):
         ka.export(model, "new.onnx", "onnx")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"execution": "packed"}, "`execution` must be 'masked' as LiteRT. Received: execution='packed'"),
+        ({"preprocessing": True}, "`preprocessing` must be False as LiteRT. Received: preprocessing=True"),
+        ({"quantize": "int8"}, "`quantize` needs `format=\"onnx\"`. Received: format='litert'"),
+    ],
+)
+def test_what_litert_cannot(arguments, message, tmp_path):
+    need_litert()
+    model = make_model()
+    model.preprocessing = ka.Preprocessing()
+    with pytest.raises(ka.InputError, match=message):
+        ka.export(model, tmp_path / "model.tflite", "litert", **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_extra_that_is_missing_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ka.InputError, match=r'needs ai_edge_litert: pip install "keras-adavit\[litert\]"'):
+        check_target(tmp_path / "model.tflite", "litert", None)
+
+
+def test_of_files_litert_alone_is_replaced(tmp_path):
+    need_litert()
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"\x1c\x00\x00\x00TFL3 and so on")
+    assert check_target(path, "litert", None, overwrite=True) == "masked"
+    path.write_bytes(b"TFL3, but not in its place")
+    with pytest.raises(ka.InputError, match="`path` must be new or an earlier export as litert"):
+        check_target(path, "litert", None, overwrite=True)
 
 
 def test_command(tmp_path, capsys):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_adavit.packed import slots
+from keras_adavit.packed import slots, static
 from keras_adavit.packed.dispatch import packed
 
 HEADS, DEPTH, LENGTH = 3, 4, 9
@@ -26,9 +26,12 @@ KEEPS = {
 def forms():
     """Names and functions of qkv (N, 3·H·d) and `Rows`."""
     chosen = {"chosen": lambda qkv, rows: packed.attend(qkv, rows, HEADS, DEPTH)}
-    if keras.backend.backend() == "jax":  # the form for accelerators runs on the CPU too
-        return chosen | {"shared": lambda qkv, rows: packed.attend_shared(qkv, rows, HEADS, DEPTH)}
-    return chosen | {"grouped": lambda qkv, rows: slots.attend_grouped(qkv, rows, HEADS, DEPTH)}
+    # The form for accelerators runs on the CPU too.
+    shared = {"shared": lambda qkv, rows: static.attend_shared(qkv, rows, HEADS, DEPTH)}
+    if keras.backend.backend() == "jax":
+        return chosen | shared
+    grouped = {"grouped": lambda qkv, rows: slots.attend_grouped(qkv, rows, HEADS, DEPTH)}
+    return chosen | grouped | (shared if keras.backend.backend() == "tensorflow" else {})
 
 
 def expected(qkv, counts):
@@ -54,8 +57,10 @@ def make(name):
 @pytest.mark.parametrize("name", KEEPS)
 def test_forms_agree(name, form):
     keep, qkv = make(name)
-    rows = packed.select_rows(ops.convert_to_tensor(keep), ops.zeros(len(keep), "bool"))
-    padded = np.pad(qkv, ((0, len(rows.indices) - len(qkv)), (0, 0)), constant_values=7.0)  # more rows, on JAX alone
+    select_rows = static.select_rows if form == "shared" else packed.select_rows
+    rows = select_rows(ops.convert_to_tensor(keep), ops.zeros(len(keep), "bool"))
+    more = len(rows.indices) - len(qkv)  # where there is room for more rows than there are
+    padded = np.pad(qkv, ((0, more), (0, 0)), constant_values=7.0)
     found = ops.convert_to_numpy(forms()[form](ops.convert_to_tensor(padded), rows))[: len(qkv)]
     np.testing.assert_allclose(found, expected(qkv, keep.sum(axis=1).astype(int)), rtol=1e-5, atol=1e-5)
 
@@ -70,7 +75,8 @@ def test_compiled(name, form):
 
     @jax.jit
     def run(qkv, keep):
-        rows = packed.select_rows(keep, ops.zeros(len(keep), "bool"))
+        select_rows = static.select_rows if form == "shared" else packed.select_rows
+        rows = select_rows(keep, ops.zeros(len(keep), "bool"))
         padded = ops.pad(qkv, ((0, len(rows.indices) - len(qkv)), (0, 0)), constant_values=7.0)
         return forms()[form](padded, rows)
 

@@ -13,6 +13,7 @@ from keras import ops
 import keras_adavit as ka
 from keras_adavit.layers.block import GatedBlock
 from keras_adavit.packed.block import execute_packed
+from keras_adavit.packed.dispatch import backend, packed
 
 LENGTH, WIDTH, HEADS = 10, 24, 3
 HEADS_GATED = st.sampled_from(
@@ -38,13 +39,21 @@ USAGES = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.8, 1.0])
 BATCHES = st.sampled_from([1, 2, 5, 12])  # few, for JAX compiles each shape
 
 
-def block_outputs(block, inputs, policy=None):
+PACKINGS = {"chosen": packed}
+if backend == "tensorflow":
+    from keras_adavit.packed import tensorflow_xla
+
+    PACKINGS["XLA"] = tensorflow_xla  # what XLA compiles runs eagerly too
+every_packing = pytest.mark.parametrize("packing", PACKINGS)
+
+
+def block_outputs(block, inputs, policy=None, packing="chosen"):
     """Masked and packed outputs and decisions of a block, as arrays."""
     inputs = ops.convert_to_tensor(inputs)
     decisions, normed = block.decide(inputs, policy=policy)
     for outputs, decided in (
         block(inputs, policy=policy),
-        (execute_packed(block, inputs, decisions, normed), decisions),
+        (execute_packed(block, inputs, decisions, PACKINGS[packing], normed), decisions),
     ):
         yield ops.convert_to_numpy(outputs), {key: ops.convert_to_numpy(keep) for key, keep in decided.items()}
 
@@ -87,31 +96,34 @@ SEEDS = st.integers(0, 2**31 - 1)
 BROKEN = st.sampled_from([0.0, np.nan, np.inf, -np.inf, 0.0])
 
 
+@every_packing
 @settings(max_examples=120, **PROPERTY)
 @given(config=CONFIGS, batch=BATCHES, usages=st.tuples(USAGES, USAGES, USAGES), broken=BROKEN, seed=SEEDS)
-def test_any_policy(config, batch, usages, broken, seed):
+def test_any_policy(packing, config, batch, usages, broken, seed):
     rng = np.random.default_rng(seed)
     policy = draw_policy(usages, batch, rng)
     block = make_block(config, rng)
-    check_equal(*block_outputs(block, draw_tokens(batch, broken, rng), policy))
+    check_equal(*block_outputs(block, draw_tokens(batch, broken, rng), policy, packing))
 
 
+@every_packing
 @settings(max_examples=80, **PROPERTY)
 @given(config=CONFIGS, batch=BATCHES, broken=BROKEN, seed=SEEDS)
-def test_own_gates(config, batch, broken, seed):
+def test_own_gates(packing, config, batch, broken, seed):
     rng = np.random.default_rng(seed)
     block = make_block(config, rng)
-    check_equal(*block_outputs(block, draw_tokens(batch, broken, rng)))
+    check_equal(*block_outputs(block, draw_tokens(batch, broken, rng), packing=packing))
 
 
+@every_packing
 @pytest.mark.parametrize(("dtype", "tolerance"), [("mixed_bfloat16", 0.02), ("mixed_float16", 0.003)])
 @settings(max_examples=30, **PROPERTY)
 @given(config=CONFIGS, batch=st.sampled_from([1, 5]), usages=st.tuples(USAGES, USAGES), broken=BROKEN, seed=SEEDS)
-def test_any_policy_in_low_precision(dtype, tolerance, config, batch, usages, broken, seed):
+def test_any_policy_in_low_precision(packing, dtype, tolerance, config, batch, usages, broken, seed):
     rng = np.random.default_rng(seed)
     policy = draw_policy((*usages, 0.7), batch, rng)
     block = make_block(config, rng, dtype=dtype)
-    masked, packed = block_outputs(block, draw_tokens(batch, broken, rng), policy)
+    masked, packed = block_outputs(block, draw_tokens(batch, broken, rng), policy, packing)
     check_close(packed[0], masked[0], tolerance)
 
 
@@ -128,15 +140,26 @@ RUNS = {
 }
 
 
+def predict_with_xla(model, images):
+    if not model.compiled:
+        model.compile(jit_compile=True)
+    return RUNS["predict"](model, images)
+
+
+RUNS["XLA"] = predict_with_xla
+XLA_ONLY = [pytest.mark.skipif(backend != "tensorflow", reason="XLA is a choice on TensorFlow alone"), pytest.mark.slow]
+every_run = pytest.mark.parametrize("run", ["call", "predict", pytest.param("XLA", marks=XLA_ONLY)])
+
+
 @pytest.mark.parametrize("stem", ["patch", "t2t_performer", "t2t_transformer"])
-@pytest.mark.parametrize("run", RUNS)
+@every_run
 def test_models(run, stem):
     masked, packed = both(make_model(stem=stem), make_images(11), RUNS[run])  # a last batch of 3, too
     assert 0.2 < masked["token_keep"].mean() < 0.9
     assert masked["macs"].std() > 0
     np.testing.assert_allclose(packed.pop("logits"), masked.pop("logits"), rtol=1e-4, atol=1e-4)
     for key, value in masked.items():
-        np.testing.assert_array_equal(packed[key], value)
+        np.testing.assert_allclose(packed[key], value, rtol=1e-6)  # XLA may add up MACs in another order
 
 
 def test_groups_of_images():
@@ -155,11 +178,12 @@ ONE = {
 }
 
 
+@pytest.mark.parametrize("run", ["predict", pytest.param("XLA", marks=XLA_ONLY)])
 @pytest.mark.parametrize("name", ONE)
-def test_one_image(name):
+def test_one_image(name, run):
     """Alone and compiled, and after batches of several."""
     model = make_model(ONE[name], depth=4)
-    masked, packed = both(model, make_images(9), lambda model, images: model.predict(images, batch_size=4, verbose=0))
+    masked, packed = both(model, make_images(9), RUNS[run])
     if model.backbone.gates.heads == "full":
         assert (masked["head_keep"][-1].sum(axis=-1) < 3).any()
     for key, value in masked.items():
@@ -226,9 +250,10 @@ TOLERANCES = {"float32": 1e-5, "mixed_bfloat16": 0.05, "mixed_float16": 0.01}
 
 
 @functools.cache
-def compiled_pair(dtype):
+def compiled_pair(dtype, xla):
     """A model in a precision, and functions of (images, policy): masked and packed, compiled once where that can be."""
     model, functions = make_model(depth=2, dtype=dtype), []
+    model.compile(jit_compile=xla)
     for execution in ("masked", "packed"):
 
         def call(images, policy, execution=execution):
@@ -242,16 +267,17 @@ def compiled_pair(dtype):
         elif keras.backend.backend() == "tensorflow":
             import tensorflow as tf
 
-            call = tf.function(call, autograph=False, reduce_retracing=True)
+            call = tf.function(call, autograph=False, reduce_retracing=True, jit_compile=xla)
         functions.append(call)
     return model, functions
 
 
+@pytest.mark.parametrize("xla", [False, True] if backend == "tensorflow" else [False])
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @settings(max_examples=10, **PROPERTY)
 @given(batch=st.sampled_from([1, 5]), usages=st.tuples(USAGES, USAGES, USAGES), broken=BROKEN, seed=SEEDS)
-def test_compiled_models_in_every_precision(dtype, batch, usages, broken, seed):
-    model, (run_masked, run_packed) = compiled_pair(dtype)
+def test_compiled_models_in_every_precision(xla, dtype, batch, usages, broken, seed):
+    model, (run_masked, run_packed) = compiled_pair(dtype, xla)
     images = make_images(batch)
     rng = np.random.default_rng(seed)
     chosen = rng.random(batch) < (0.4 if broken else 0.0)
