@@ -11,8 +11,11 @@ import keras
 import numpy as np
 import pytest
 
+from keras_adavit.devices.base import Devices
 from keras_adavit.devices.dispatch import find_devices
 from keras_adavit.errors import InputError
+from keras_adavit.experiments import DenseTraining, Digits, Recipe
+from keras_adavit.experiments.run import check_devices
 from keras_adavit.models.saved import load_model
 from keras_adavit.weights.transfer import weights_by_path
 
@@ -67,3 +70,23 @@ def test_torch_has_one():
     assert find_devices("all").count == 1
     with pytest.raises(InputError, match=r"^`devices` must be 1 on torch, .* Received: devices=2$"):
         find_devices(2)
+
+
+@pytest.mark.parametrize(
+    ("devices", "options", "message"),
+    [
+        (
+            Devices(3),
+            {"batch_size": 16},
+            r"^`batch_size` must be a multiple of the 3 devices\. Received: batch_size=16$",
+        ),
+        (
+            Devices(2, can_accumulate=False),
+            {"dense": DenseTraining(accumulate=4)},
+            r"^`accumulate` must be 1 on several devices of TensorFlow, .* Received: accumulate=4 on 2 devices$",
+        ),
+    ],
+)
+def test_recipes_that_several_devices_cannot_train(devices, options, message):
+    with pytest.raises(InputError, match=message):
+        check_devices(Recipe(name="tiny", data=Digits(), **options), devices)

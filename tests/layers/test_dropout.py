@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
+from harness import check_layer
 from keras import ops
 
 from keras_adavit.layers.dropout import Dropout
-from tests.harness import check_layer
 
 INPUTS = np.random.default_rng(0).normal(size=(200, 5, 6)).astype("float32")
 
