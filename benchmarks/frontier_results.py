@@ -23,6 +23,7 @@ ROUNDS = 5
 SIDE = 64  # of a photo that a box is given in, in pixels
 TIMED = {32: 256, 1: 64}  # images of a turn, by batch size
 SHARE = 0.5  # of the MACs
+DENSE = "start"  # to whose MACs and time those of all are compared: every adaptive model comes from it
 UNTRAINED = {
     "top-k of dense": [TopKPolicy(percent / 100) for percent in range(99, 0, -1)],
     "merging of dense": [MergePolicy(count) for count in range(1, 100)],
@@ -39,7 +40,7 @@ def write_results(data, images, runs, results):
         results: Where the files go.
     """
     found = []
-    finished = sorted(path.parent for path in runs.glob("seed-*/*/results.json"))
+    finished = sorted((path.parent for path in runs.glob("seed-*/*/results.json")), key=lambda path: path.name != DENSE)
     splits = load_recipe(finished[0] / "recipe.py").data.load(100, seed=0)
     validation = splits.validation.cache()
     boxes = read_boxes(images / "boxes.tsv", splits.files) if data == "tiny_imagenet" else None
@@ -48,7 +49,8 @@ def write_results(data, images, runs, results):
         recipe = load_recipe(folder / "recipe.py")
         adaptive = recipe.adaptive.epochs > 0
         model = load_model(folder / ("adaptive" if adaptive else "dense") / "last.keras")
-        dense_macs = models.get("dense", model).dense_macs
+        models.setdefault(folder.name, model)
+        dense_macs = models.get(DENSE, model).dense_macs
         breakdown = Breakdown()
         figures = evaluate(model, validation, recipe.adaptive.policy if adaptive else None, breakdown.add)
         row = {
@@ -68,7 +70,6 @@ def write_results(data, images, runs, results):
             share = figures.macs_mean / dense_macs
             add(found, {"model": name, "seed": recipe.seed, "top1": figures.top1, "macs_share": share})
         add(found, row)
-        models.setdefault(folder.name, model)
     times = time_models(models, validation)
     for row in found:
         row |= times.get(row["model"], {})
@@ -100,7 +101,7 @@ def draw(rows, path):
     for axis, key, title in zip(
         axes, ("macs_share", "time_batch_32"), ("MACs", "time an image, batch 32"), strict=True
     ):
-        for row in (row for row in rows if key in row):
+        for row in (row for row in rows if key in row and row["model"] != DENSE):  # which had fewer epochs
             style = {"marker": "o", "color": "tab:blue"} if row["model"].startswith("adaptive") else {"marker": "s"}
             axis.plot(row[key], 100 * row["top1"], **style, linestyle="")
             axis.annotate(row["model"], (row[key], 100 * row["top1"]), (4, 4), textcoords="offset points", fontsize=7)
@@ -111,7 +112,7 @@ def draw(rows, path):
 
 
 def time_models(models, validation):
-    """Time an image of each model, packed, over that of `dense`, in turns on the same images, by batch size."""
+    """Time an image of each model, packed, over that of `DENSE`, in turns on the same images, by batch size."""
     images = np.concatenate([np.asarray(images) for images, _ in validation.take(3)])
     ratios = {name: {} for name in models}
     for size, count in TIMED.items():
@@ -121,7 +122,7 @@ def time_models(models, validation):
             runs[name] = model.predict_on_batch
         seconds, _ = time_in_turns(runs, images[:count], size, ROUNDS)
         for name in models:
-            each = np.divide(seconds[name], seconds["dense"])
+            each = np.divide(seconds[name], seconds[DENSE])
             ratios[name][f"time_batch_{size}"] = float(np.median(each))
     return ratios
 

@@ -72,6 +72,8 @@ class Arguments:
 
 def main():
     arguments = tyro.cli(Arguments)
+    if arguments.xla and keras.backend.backend() != "tensorflow":
+        raise SystemExit(f"`--xla` needs KERAS_BACKEND=tensorflow. Received: {keras.backend.backend()}")
     keras.config.set_dtype_policy(arguments.precision)
     models = {
         name: build(arguments.preset, None if name.startswith("dense") else ka.GateConfig())

@@ -1,4 +1,4 @@
-"""What the tests share: seeds, and where the reference numbers lie."""
+"""What the tests share: seeds, where the reference numbers lie, what runs on one backend alone."""
 
 import os
 from pathlib import Path
@@ -9,10 +9,24 @@ import keras
 import pytest
 
 FIXTURES = Path(__file__).parent / "fixtures"
+BACKEND_FREE = {"data", "visualize"}  # rooms that tf.data, or matplotlib, computes whatever the backend
 
 
 def pytest_addoption(parser):
-    parser.addoption("--exhaustive", action="store_true", help="all cases of the property-based tests, not a share")
+    parser.addoption(
+        "--exhaustive",
+        action="store_true",
+        help="all cases of the property-based tests, not a share; what does not depend on the backend on each",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    if keras.backend.backend() == "tensorflow" or config.getoption("--exhaustive"):
+        return
+    skip = pytest.mark.skip(reason="the same on every backend: runs on TensorFlow, and with --exhaustive")
+    for item in items:
+        if item.path.parent.name in BACKEND_FREE:
+            item.add_marker(skip)
 
 
 @pytest.fixture(scope="session")

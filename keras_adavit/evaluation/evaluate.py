@@ -130,7 +130,7 @@ def predictor(model, policy):
         refuse("policy", "a `RandomPolicy`, an `OpenPolicy`, a `TopKPolicy`, a `MergePolicy` or None", policy)
     if isinstance(policy, TokenReduction):
         images = keras.Input(model.backbone.image_shape, name="images")
-        reduced = keras.Model(images, model(images, policy=policy))
+        reduced = around(model, images, policy)
         return lambda images, number: reduced.predict_on_batch(images)
     decide = with_keeps(model)
     return lambda images, number: decide(images, policy(model.backbone.policy_shapes(len(images)), number))
@@ -141,8 +141,16 @@ def with_keeps(model):
     shapes = model.backbone.policy_shapes(None)
     given = {key: keras.Input(shape[1:], name=key) for key, shape in shapes.items()}
     images = keras.Input(model.backbone.image_shape, name="images")
-    with_policy = keras.Model({"images": images, **given}, model(images, policy=given))
+    with_policy = around(model, images, given, given)
     return lambda images, keeps: with_policy.predict_on_batch({"images": images, **keeps})
+
+
+def around(model, images, policy, given=None):
+    """A model of symbolic `images`, and of `given` ones, that calls `model` with a policy, compiled as it is."""
+    inputs = images if given is None else {"images": images, **given}
+    outer = keras.Model(inputs, model(images, policy=policy))
+    outer.compile(jit_compile=model.jit_compile)
+    return outer
 
 
 def summarize(model, images, labels, outputs):

@@ -101,7 +101,7 @@ def test_evaluate_under_a_random_policy_with_a_breakdown(folder, capsys):
     assert "MACs by class" in text
     assert "animal_2" in text
     with np.load(folder / "out.npz") as found:
-        assert found["label"].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+        assert sorted(found["label"].tolist()) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
         assert 0.2 < found["token_keep"][:, :, 1:].mean() < 0.8
         assert found["block_keep"][:, 0].all()
         assert not found["block_keep"][:, 1].all()

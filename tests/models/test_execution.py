@@ -8,8 +8,13 @@ from keras import ops
 
 import keras_adavit as ka
 
+XLA_ONLY = [
+    pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="XLA is a choice on TensorFlow alone"),
+    pytest.mark.slow,
+]
 
-@pytest.mark.parametrize("xla", [False, True] if keras.backend.backend() == "tensorflow" else ["auto"])
+
+@pytest.mark.parametrize("xla", ["auto", pytest.param(True, marks=XLA_ONLY)])
 def test_evaluate(xla):
     model = make_model(depth=2)
     model.compile(loss=ka.CrossEntropy(), jit_compile=xla)
@@ -63,6 +68,7 @@ def test_symbolic_call():
     np.testing.assert_allclose(logits.predict(images, verbose=0), ops.convert_to_numpy(expected), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="XLA is a choice on TensorFlow alone")
 def test_xla_packs():
     """Batches of several sizes, which Keras traces as one, and blocks that are gated differently."""
@@ -86,6 +92,7 @@ def test_xla_packs():
     assert "conditional" not in computed()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="XLA is a choice on TensorFlow alone")
 def test_whoever_chooses_xla():
     """A function of one's own, with a gradient; and a model around this one, which is compiled otherwise."""

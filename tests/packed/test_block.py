@@ -272,7 +272,7 @@ def compiled_pair(dtype, xla):
     return model, functions
 
 
-@pytest.mark.parametrize("xla", [False, True] if backend == "tensorflow" else [False])
+@pytest.mark.parametrize("xla", [pytest.param(False, id="plain"), pytest.param(True, id="XLA", marks=XLA_ONLY)])
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @settings(max_examples=10, **PROPERTY)
 @given(batch=st.sampled_from([1, 5]), usages=st.tuples(USAGES, USAGES, USAGES), broken=BROKEN, seed=SEEDS)
