@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "keras_adavit"
 FLOORS = (
     ("errors", "startup", "macs"),
-    ("files", "archives", "settings", "memory"),
+    ("files", "archives", "settings", "memory", "devices"),
     ("kernels", "gating", "data", "visualize"),
     ("layers", "packed", "training"),
     ("weights",),
@@ -19,10 +19,11 @@ FLOORS = (
     ("__main__",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-TENSORFLOW = {"data", "export", "serving/photos.py", "kernels/tensorflow.py"}
+TENSORFLOW = {"data", "export", "serving/photos.py", "devices/tensorflow.py", "kernels/tensorflow.py"}
 TENSORFLOW |= {"packed/tensorflow.py", "packed/tensorflow_xla.py"}
-# Where the backend is asked for: two switches, and modules in which a comment says why nowhere else would do.
+# Where the backend is asked for: three switches, and modules in which a comment says why nowhere else would do.
 BACKEND = {
+    "devices/dispatch.py",
     "kernels/dispatch.py",
     "packed/dispatch.py",
     "data/pipeline.py",

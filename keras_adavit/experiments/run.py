@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_adavit.data.image_folder import name_bad_images
 from keras_adavit.data.pipeline import check_batch_size, start_tensorflow
+from keras_adavit.devices.dispatch import find_devices
 from keras_adavit.errors import InputError
 from keras_adavit.evaluation import tables
 from keras_adavit.evaluation.calibration import calibrate
@@ -62,22 +63,66 @@ def run(recipe, console, folder=None):
         StoppedError: If it is interrupted once training has begun.
     """
     start_tensorflow()  # which Keras seeds too, whatever the backend
+    devices = find_devices(recipe.devices)
+    check_devices(recipe, devices)
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy(recipe.precision)
     splits = recipe.data.load(recipe.batch_size, recipe.seed)
     with name_bad_images(splits):
-        return train_on(splits, recipe, console, folder)
+        return train_on(splits, recipe, console, folder, devices)
 
 
 class StoppedError(KeyboardInterrupt):
     """A training that was interrupted and can go on, as its message says."""
 
 
-def train_on(splits, recipe, console, folder):
+def check_devices(recipe, devices):
+    """Raises `InputError` unless the devices can train the recipe."""
+    if recipe.batch_size % devices.count:
+        raise InputError(
+            f"`batch_size` must be a multiple of the {devices.count} devices. Received: batch_size={recipe.batch_size}"
+        )
+    accumulate = max(getattr(recipe, name).accumulate for name in STAGES)
+    if accumulate > 1 and not devices.can_accumulate:
+        raise InputError(
+            f"`accumulate` must be 1 on several devices of TensorFlow, where Keras cannot add batches up. "
+            f"Received: accumulate={accumulate} on {devices.count} devices"
+        )
+
+
+def train_on(splits, recipe, console, folder, devices):
     """What `run` does once the data is there."""
     check_batch_size(splits, recipe.batch_size)
     if splits.skipped:
         console.print(f"Left out {len(splits.skipped)} images that cannot be decoded, such as {splits.skipped[0]}")
+    with devices.scope():
+        models = make_models(splits, recipe, console)
+    resumed = folder is not None
+    folder = folder if resumed else new_folder(recipe)
+    with locked(folder):
+        if (folder / RESULTS).is_file():
+            raise InputError(f"`--resume` must be the folder of a run that is not finished. Received: {folder}")
+        several = f", {devices.count} devices" if devices.count > 1 else ""
+        console.print(
+            f"{recipe.name} on {keras.backend.backend()}{several}: {splits.train_examples} training and "
+            f"{splits.validation_examples} validation images, {len(splits.class_names)} classes; results in {folder}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        if splits.split_table is not None:
+            write_split(splits.split_table, folder / "split.csv")
+        try:
+            with devices.scope():
+                seconds = train_stages(models, recipe, splits, folder, console, resumed)
+        except KeyboardInterrupt as error:
+            command = f"{tables.backend_prefix()}keras-adavit train --resume {shlex.quote(str(folder))}"
+            raise StoppedError(f"interrupted; to go on: {command}") from error
+        close(models, recipe, splits, seconds, folder, console)
+    return folder
+
+
+def make_models(splits, recipe, console):
+    """The models of a recipe as their training begins, by the name of the stage."""
     image_shape = tuple(splits.train.element_spec[0].shape[1:])
     check_model_memory(recipe, image_shape)
     if recipe.dense_model is None:
@@ -91,26 +136,7 @@ def train_on(splits, recipe, console, folder):
         initialize_from(adaptive, dense)  # again after training; here it shows early that the sizes agree
         recipe.budget.check_model(adaptive.backbone, adaptive.dense_macs)
     start_dense(dense, recipe, console)
-    resumed = folder is not None
-    folder = folder if resumed else new_folder(recipe)
-    with locked(folder):
-        if (folder / RESULTS).is_file():
-            raise InputError(f"`--resume` must be the folder of a run that is not finished. Received: {folder}")
-        console.print(
-            f"{recipe.name} on {keras.backend.backend()}: {splits.train_examples} training and "
-            f"{splits.validation_examples} validation images, {len(splits.class_names)} classes; results in {folder}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        if splits.split_table is not None:
-            write_split(splits.split_table, folder / "split.csv")
-        try:
-            seconds = train_stages(models, recipe, splits, folder, console, resumed)
-        except KeyboardInterrupt as error:
-            command = f"{tables.backend_prefix()}keras-adavit train --resume {shlex.quote(str(folder))}"
-            raise StoppedError(f"interrupted; to go on: {command}") from error
-        close(models, recipe, splits, seconds, folder, console)
-    return folder
+    return models
 
 
 def write_split(table, path):

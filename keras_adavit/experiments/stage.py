@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_adavit.data.pipeline import from_epoch
+from keras_adavit.devices.dispatch import replicas
 from keras_adavit.errors import InputError
 from keras_adavit.experiments.folder import CHECKPOINT
 from keras_adavit.experiments.recipe import BlockTraining
@@ -155,6 +156,10 @@ def compile_model(model, recipe, training, epochs, steps_per_epoch, teacher):
             options["training_policy"] = training.policy
         if recipe.distillation is not None:
             options |= {"teacher": teacher, "distillation": recipe.distillation}
+    # On torch `jit_compile` is not XLA but torch.compile, which is not what the recipe speaks of. Where each of several
+    # devices runs a step by itself, XLA is left out.
+    decided = recipe.xla is not None and keras.backend.backend() != "torch"
+    compiled = recipe.xla and replicas() == 1 if decided else "auto"
     model.compile(
         adamw(
             scale * training.learning_rate,
@@ -175,8 +180,7 @@ def compile_model(model, recipe, training, epochs, steps_per_epoch, teacher):
         ),
         loss=CrossEntropy(training.label_smoothing),
         metrics=[accuracy],
-        # On torch `jit_compile` is not XLA but torch.compile, which is not what the recipe speaks of.
-        jit_compile="auto" if recipe.xla is None or keras.backend.backend() == "torch" else recipe.xla,
+        jit_compile=compiled,
         **options,
     )
 

@@ -9,6 +9,7 @@ from keras import ops
 from keras_adavit.errors import InputError
 from keras_adavit.gating.policy import POLICY_KEYS
 from keras_adavit.gating.reduction import TokenReduction
+from keras_adavit.gating.sampling import uniform_noise
 from keras_adavit.settings import Seed, Share, settings
 
 
@@ -64,7 +65,7 @@ class RandomPolicy:
         """
         usages = (self.tokens, self.heads, self.sublayers)
         keeps = {
-            key: ops.cast(keras.random.uniform(shapes[key], seed=seed) < usage, "float32")
+            key: ops.cast(uniform_noise(shapes[key], seed) < usage, "float32")
             for key, seed, usage in zip(POLICY_KEYS, seeds, usages, strict=True)
         }
         patches = keeps["token_keep"][:, :, 1:]

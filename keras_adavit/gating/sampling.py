@@ -3,6 +3,13 @@
 import keras
 from keras import ops
 
+from keras_adavit.devices.dispatch import draw
+
+
+def uniform_noise(shape, seed, low=0.0, high=1.0):
+    """Float32 noise in [low, high), of a shape (B, ...); on several devices, this one's part of the batch's."""
+    return draw(lambda images: keras.random.uniform((images, *shape[1:]), low, high, "float32", seed), shape[0])
+
 
 def gumbel_noise(shape, seed):
     """The difference of two standard Gumbel variables, one for "use" and one for "skip".
@@ -10,14 +17,14 @@ def gumbel_noise(shape, seed):
     That difference is a standard logistic variable, so one uniform draw gives it.
 
     Args:
-        shape: Shape of the noise.
+        shape: Shape (B, ...) of the noise.
         seed: A `keras.random.SeedGenerator`, or an integer.
 
     Returns:
         Float32 tensor of `shape`.
     """
     # 1e-6 keeps both logarithms finite in float32; it cuts the tails at ±13.8.
-    uniform = keras.random.uniform(shape, 1e-6, 1.0 - 1e-6, dtype="float32", seed=seed)
+    uniform = uniform_noise(shape, seed, 1e-6, 1.0 - 1e-6)
     return ops.log(uniform) - ops.log1p(-uniform)
 
 

@@ -7,6 +7,7 @@ from keras_adavit.gating.config import GateConfig
 from keras_adavit.gating.policy import LOGIT_KEYS, POLICY_KEYS
 from keras_adavit.layers.attention import GatedAttention
 from keras_adavit.layers.common import LayerNormalization
+from keras_adavit.layers.dropout import Dropout
 from keras_adavit.layers.gate import Gate
 from keras_adavit.layers.mlp import GatedMLP
 
@@ -82,10 +83,8 @@ class GatedBlock(keras.layers.Layer):
         )
         head_channels = gates.mlp_heads if gates else "input"
         self.mlp = GatedMLP(width, mlp_dim, num_heads, head_channels, dtype=self.dtype_policy, name="mlp")
-        # Dropout of whole images is drop-path.
-        self.drop = keras.layers.Dropout(
-            0.0 if self.block_gate else drop_path, noise_shape=(None, 1, 1), dtype=self.dtype_policy, name="drop_path"
-        )
+        rate = 0.0 if self.block_gate else drop_path
+        self.drop = Dropout(rate, whole_images=True, dtype=self.dtype_policy, name="drop_path")
 
     def build(self, input_shape):
         batch, num_tokens, width = input_shape

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_adavit.gating.sampling import uniform_noise
+
 
 @keras.saving.register_keras_serializable("keras_adavit")
 class PatchDropout(keras.layers.Layer):
@@ -39,7 +41,7 @@ class PatchDropout(keras.layers.Layer):
         kept = max(1, round((1 - self.rate) * patches))
         if not training or kept == patches:
             return inputs
-        noise = keras.random.uniform((ops.shape(inputs)[0], patches), seed=self.seed_generator)
+        noise = uniform_noise((ops.shape(inputs)[0], patches), self.seed_generator)
         chosen = ops.sort(ops.argsort(noise, axis=1)[:, :kept], axis=1) + 1  # (B, T' - 1)
         chosen = ops.pad(chosen, ((0, 0), (1, 0)))  # (B, T')
         return ops.take_along_axis(inputs, chosen[:, :, None], axis=1)

@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_adavit.kernels.dispatch import attention, gelu
 from keras_adavit.layers.common import Dense, LayerNormalization
+from keras_adavit.layers.dropout import Dropout
 
 DROPOUT = 0.1  # of the performer, as published; the transformer has none
 EPSILON = 1e-8  # keeps the performer's division finite; zero in float16, which is why the layer is float32
@@ -43,7 +44,7 @@ class TokenLayer(keras.layers.Layer):
         self.norm2 = norm("norm2")
         self.expand = dense(width, "expand", activation=gelu)
         self.reduce = dense(width, "reduce")
-        self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop")
+        self.drop = Dropout(self.dropout, dtype=self.dtype_policy, name="drop")
 
     def build(self, input_shape):
         inner = (*input_shape[:-1], self.width)

@@ -1,13 +1,16 @@
 """The classifier: a backbone, a linear head, and training to a budget with `fit`."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_adavit import macs
+from keras_adavit.devices.dispatch import replicas, whole_batch
 from keras_adavit.errors import InputError
 from keras_adavit.gating.external import RandomPolicy, check_policy
-from keras_adavit.gating.policy import LOGIT_KEYS, detail_keys
+from keras_adavit.gating.policy import LOGIT_KEYS, POLICY_KEYS, detail_keys
 from keras_adavit.gating.reduction import TokenReduction
 from keras_adavit.models.backbone import AdaViTBackbone
 from keras_adavit.models.input_data import check_call, check_images, check_label_form, checked, is_dataset, is_empty
@@ -30,10 +33,26 @@ from keras_adavit.models.validation import (
 from keras_adavit.training import schedules
 from keras_adavit.training.budget import BudgetLoss
 from keras_adavit.training.distillation import DistillationLoss, Teacher, check_teacher
-from keras_adavit.training.metrics import DISTILLATION_NAMES, PolicyMetrics
+from keras_adavit.training.metrics import PolicyMetrics
 from keras_adavit.training.optimizers import portable_config
 from keras_adavit.weights.download import download
 from keras_adavit.weights.load import load_torch_checkpoint
+
+BUDGET_KEYS = (*POLICY_KEYS, "head_logits", "block_logits", "macs", "budget_offset")  # what a budget reads
+
+
+def evaluating(method):
+    """A method that evaluates, so without the means of the distillation, which are of training alone."""
+
+    @functools.wraps(method)
+    def run(self, *args, **kwargs):
+        self._evaluates = True
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            self._evaluates = False
+
+    return run
 
 
 @keras.saving.register_keras_serializable("keras_adavit")
@@ -81,6 +100,7 @@ class AdaViTClassifier(keras.Model):
         self.policy_metrics = PolicyMetrics(backbone.depth)
         self._execution = "masked"
         self._functions = {}
+        self._evaluates = False
         self.budget = None
         self.temperature = None
         self.teacher = None
@@ -316,12 +336,11 @@ class AdaViTClassifier(keras.Model):
 
     # Keras' own, their arguments checked first: see `check_arguments`.
     fit = checked(keras.Model.fit)
-    evaluate = checked(keras.Model.evaluate)
+    evaluate = evaluating(checked(keras.Model.evaluate))
     train_on_batch = checked(keras.Model.train_on_batch)
-    test_on_batch = checked(keras.Model.test_on_batch)
-    predict_on_batch = checked(keras.Model.predict_on_batch)
-
+    test_on_batch = evaluating(checked(keras.Model.test_on_batch))
     _predict = checked(keras.Model.predict)
+    _predict_on_batch = checked(keras.Model.predict_on_batch)
 
     def predict(self, x=None, *args, **kwargs):
         """As of Keras; of no images, where that fails, it gives outputs of none."""
@@ -331,6 +350,10 @@ class AdaViTClassifier(keras.Model):
             check_images("x", x, self.backbone.image_shape)
         shapes = self.compute_output_shape((0, *self.backbone.image_shape))
         return {name: np.zeros(shape, "float32") for name, shape in shapes.items()}
+
+    def predict_on_batch(self, x):
+        """As of Keras; where several devices predict each all images, their outputs come once."""
+        return {name: value[: x.shape[0]] for name, value in self._predict_on_batch(x).items()}
 
     def compute_output_shape(self, input_shape):
         shapes = self.backbone.compute_output_shape(input_shape)
@@ -348,35 +371,32 @@ class AdaViTClassifier(keras.Model):
             if training and self.budget.noise_free and self.training_policy is None:
                 policy = self.backbone.policy_without_noise(y_pred)
                 used = y_pred | policy | {"macs": self.macs(policy)}
+            used = whole_batch({key: used[key] for key in BUDGET_KEYS if key in used})
             budget_terms = self.budget(used, self.backbone.gates, float(self.dense_macs), self.step + 1)
-            total = total + self.budget.total(budget_terms)
+            total = total + self.budget.total(budget_terms) / replicas()
         if self.teacher is not None and training:
             distillation_terms = self.distillation(y_pred, self.teacher(x, self.distillation.details))
-            total = total + self.distillation.total(distillation_terms)
+            total = total + self.distillation.total(distillation_terms) / replicas()
         if self.training_policy is not None and training:
             # The gates decide nothing. Their gradient is zero, not missing, which Keras would warn of.
             weights = [weight for block in self.backbone.blocks for weight in block.gate_weights]
             total = total + 0.0 * sum(ops.sum(weight) for weight in weights)
         batch = ops.shape(y_pred["logits"])[0]
+        task = task * replicas()  # of which Keras has taken a share, as its optimizer sums gradients over devices
         self.policy_metrics.update_losses(task, budget_terms, distillation_terms, batch)
         if training:
             self.step.assign(self.step + 1)
         return total
 
-    def test_step(self, *args):
-        """As of Keras, without the means of the distillation, which evaluation does not compute."""
-        found = super().test_step(*args)
-        logs, *state = found if isinstance(found, tuple) else (found,)  # JAX returns its state too
-        logs = {name: value for name, value in logs.items() if name not in DISTILLATION_NAMES}
-        return (logs, *state) if state else logs
-
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """The user's metrics of the logits, the loss terms, usage and MACs."""
-        self.policy_metrics.update_policy(y_pred, self.backbone.gates, self.dense_macs)
+        found = whole_batch({key: y_pred[key] for key in (*POLICY_KEYS, "macs")})
+        self.policy_metrics.update_policy(found, self.backbone.gates, self.dense_macs)
         return super().compute_metrics(x, y, y_pred["logits"], sample_weight)
 
     def get_metrics_result(self):
-        unused = self.policy_metrics.unused_names(self.backbone.gates, self.budget, self.distillation)
+        distillation = None if self._evaluates else self.distillation
+        unused = self.policy_metrics.unused_names(self.backbone.gates, self.budget, distillation)
         return {name: value for name, value in super().get_metrics_result().items() if name not in unused}
 
     def macs(self, policy):

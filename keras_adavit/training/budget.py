@@ -36,9 +36,9 @@ MacsTarget = or_schedule(
 class BudgetLoss:
     """Pulls the usage of tokens, heads and sub-layers, or the MACs, towards targets.
 
-    Means are over the batch. Token usage counts the class token; head usage is a mean over the blocks in which the
-    image uses a sub-layer; blocks that are not gated do not count. A target may be a number or a Keras learning-rate
-    schedule of the training step.
+    Means are over the batch, that of all devices together. Token usage counts the class token; head usage is a mean
+    over the blocks in which the image uses a sub-layer; blocks that are not gated do not count. A target may be a
+    number or a Keras learning-rate schedule of the training step.
 
     ```python
     budget = ka.BudgetLoss(macs_target=0.5)  # or usages: token_target=0.5, head_target=0.8, block_target=0.8

@@ -4,6 +4,7 @@ import re
 
 import keras
 
+from keras_adavit.devices.dispatch import replicas, sum_gradients
 from keras_adavit.training.schedules import EveryEpoch, warmup_cosine
 
 # Biases, scales of normalisations, the class token, positions and gates are not decayed (method of DeiT).
@@ -43,6 +44,12 @@ class ScaledAdamW(keras.optimizers.Adam):
         super().build(variables)
         self._scales = [scale_of(variable.path, self.factors) for variable in variables]
         self._decays = [0.0 if re.search(self.not_decayed, variable.path) else self.decay for variable in variables]
+
+    def _clip_gradients(self, grads):
+        # Of the whole batch, not of a device's part of it. Keras sums what the devices return.
+        if replicas() == 1 or not (self.clipnorm or self.global_clipnorm or self.clipvalue):
+            return super()._clip_gradients(grads)
+        return [gradient / replicas() for gradient in super()._clip_gradients(sum_gradients(list(grads)))]
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)

@@ -1,0 +1,1 @@
+"""Several devices that train one model, each on its part of a batch."""
