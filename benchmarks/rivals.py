@@ -17,7 +17,7 @@ from keras_adavit.experiments import (
     TopKPolicy,
 )
 
-START_EPOCHS, ADAPTIVE_EPOCHS = 8, 16  # of a model with gates; all others train as long in one go
+START_EPOCHS, ADAPTIVE_EPOCHS = 14, 10  # of a model with gates; all others train as long in one go
 RATE = 1e-3
 SIZES = {"width": 96, "depth": 6, "num_heads": 3, "mlp_ratio": 2.0, "stem": "conv"}
 DATA = {"cifar10": {"image_size": 32, "patch_size": 4}, "tiny_imagenet": {"image_size": 64, "patch_size": 8}}
@@ -26,8 +26,8 @@ CROP = {"cifar10": (0.5, 1.0), "tiny_imagenet": (0.35, 1.0)}  # of a small photo
 TOP_K = {"cifar10": 0.54, "tiny_imagenet": 0.48}
 MERGED = {"cifar10": 16, "tiny_imagenet": 20}
 SPREAD = 0.2  # around 0.525: what a model for every budget is trained for
-SUBLAYERS = {"heads": None, "blocks": True, "tokens": False}
-HEADS = {"heads": "full", "blocks": False, "tokens": False}
+SUBLAYERS = {"heads": None, "blocks": True, "tokens": False, "key_gradient": False}
+HEADS = {"heads": "full", "blocks": False, "tokens": False, "key_gradient": False}
 ALL = {"heads": "full", "blocks": True, "tokens": True}
 
 
@@ -54,15 +54,15 @@ def rivals(data, folder, seed, start):
             check_images=False,
         ),
         model=Model(**sizes),
-        gates=GateConfig(tokens=True, heads=None, blocks=False, temperature=1.0, token_threshold=0.5),
+        gates=GateConfig(heads=None, blocks=False, key_gradient=True, temperature=1.0, token_threshold=0.5),
         budget=BudgetLoss(macs_target=0.5, noise_free=True),
         dense=DenseTraining(learning_rate=RATE, label_smoothing=0.1, drop_path=0.05),
         adaptive=AdaptiveTraining(
             epochs=ADAPTIVE_EPOCHS,
             learning_rate=RATE,
-            gate_learning_rate=5 * RATE,
+            gate_learning_rate=2 * RATE,
             warmup=0.05,
-            budget_ramp=0.3,
+            budget_ramp=0.4,
             label_smoothing=0.1,
             calibrate=True,
         ),
@@ -103,6 +103,7 @@ def rivals(data, folder, seed, start):
         "restarted": adaptive(dense_model=settled),
         "distilled": adaptive(dense_model=settled, distillation=teacher),
         "context": adaptive(gates={"token_context": True}),
+        "own gradient": adaptive(gates={"key_gradient": False}),
         "any budget": adaptive(0.525, gates={"follow_budget": True}, spread=SPREAD),
         "adaptive-0.35": adaptive(0.35),
         "adaptive-0.7": adaptive(0.7),

@@ -1,4 +1,4 @@
-"""Gradients of a compiled model's training loss, on each backend."""
+"""Gradients on each backend: of a compiled model's training loss, and of a function."""
 
 import keras
 import numpy as np
@@ -63,3 +63,23 @@ def _by_path(variables, values):
         for variable, value in zip(variables, values, strict=True)
         if value is not None
     }
+
+
+def gradient_of(function, values):
+    """The gradient of a scalar function of one tensor at float32 `values`, a NumPy array."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return np.asarray(jax.grad(function)(keras.ops.convert_to_tensor(values)))
+    if backend == "torch":
+        tensor = keras.ops.convert_to_tensor(values).requires_grad_()
+        function(tensor).backward()
+        return tensor.grad.numpy()
+    import tensorflow as tf
+
+    tensor = tf.convert_to_tensor(values)
+    with tf.GradientTape() as tape:
+        tape.watch(tensor)
+        result = function(tensor)
+    return tape.gradient(result, tensor).numpy()

@@ -37,6 +37,9 @@ class GateConfig:
         mask_after_softmax: In training, what a token attends to is masked after the softmax and normalised again, so
             that a skipped token attends to nothing, not to itself. Evaluation always masks before the softmax.
         attention_gradient: The decisions about tokens get a gradient through the attention mask too.
+        key_gradient: They get one through what each token adds to those that attend to it, kept or skipped, as in
+            DynamicViT: a patch is then kept for what others learn from it, not for its own sake alone. Not with
+            `attention_gradient` or `mask_after_softmax`, which the published code has in its place.
         mlp_token_gradient: They get one through what the MLP adds to kept tokens, as through what attention adds.
         token_context: A token gate reads the class token besides the token itself, so that an image may keep more
             patches than another.
@@ -65,6 +68,7 @@ class GateConfig:
     mlp_heads: Literal["input", "hidden"] = "input"
     mask_after_softmax: bool = False
     attention_gradient: bool = False
+    key_gradient: bool = False
     mlp_token_gradient: bool = True
     token_context: bool = False
     follow_budget: bool = False
@@ -75,6 +79,14 @@ class GateConfig:
             raise InputError(
                 "`GateConfig` must gate at least one of `tokens`, `heads` and `blocks`; "
                 "for a dense model give `gates=None`. Received: all three off"
+            )
+        if self.key_gradient and not self.tokens:
+            raise InputError("`key_gradient` needs gates of `tokens`. Received: key_gradient=True, tokens=False")
+        if self.key_gradient and (self.attention_gradient or self.mask_after_softmax):
+            raise InputError(
+                "`key_gradient` must be False with `attention_gradient` or `mask_after_softmax`. Received: "
+                f"key_gradient=True, attention_gradient={self.attention_gradient}, "
+                f"mask_after_softmax={self.mask_after_softmax}"
             )
         if self.token_context and not self.tokens:
             raise InputError("`token_context` needs gates of `tokens`. Received: token_context=True, tokens=False")

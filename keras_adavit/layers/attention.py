@@ -21,6 +21,7 @@ class GatedAttention(keras.layers.Layer):
         partial_heads: Whether a skipped head passes its values through instead of giving zeros.
         mask_after_softmax: Whether training masks after the softmax: a skipped token then attends to nothing.
         mask_gradient: Whether training passes a gradient through the mask to the decisions about tokens.
+        key_gradient: Whether it passes one through what each token adds to those that attend to it, kept or skipped.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class GatedAttention(keras.layers.Layer):
         partial_heads=False,
         mask_after_softmax=False,
         mask_gradient=False,
+        key_gradient=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -40,6 +42,7 @@ class GatedAttention(keras.layers.Layer):
         self.partial_heads = partial_heads
         self.mask_after_softmax = mask_after_softmax
         self.mask_gradient = mask_gradient
+        self.key_gradient = key_gradient
         self.qkv = Dense(3 * width, use_bias=qkv_bias, dtype=self.dtype_policy, name="qkv")
         self.projection = Dense(width, dtype=self.dtype_policy, name="projection")
 
@@ -53,9 +56,9 @@ class GatedAttention(keras.layers.Layer):
         Args:
             inputs: Tensor (B, T, D), normalised.
             token_keep: Tensor (B, T) of 0 and 1, or `None`: all tokens. No gradient flows into it without
-                `mask_gradient`.
+                `mask_gradient` or `key_gradient`.
             head_keep: Tensor (B, H) of 0 and 1, or `None`: all heads.
-            training: Whether `mask_after_softmax` and `mask_gradient` act.
+            training: Whether `mask_after_softmax`, `mask_gradient` and `key_gradient` act.
             details: Names of what is returned too: `class_attention`, see `class_token_attention`, and `keys`.
             token_size: Tensor (B, T), how many tokens each stands for, or `None`: one. A token attends to another in
                 proportion to it. Only without `token_keep`.
@@ -72,7 +75,9 @@ class GatedAttention(keras.layers.Layer):
             if not self.partial_heads:
                 qkv = qkv * head_keep
         query, key, value = (qkv[index] for index in range(3))  # (B, H, T, D/H) each
-        if training and token_keep is not None and (self.mask_after_softmax or self.mask_gradient):
+        if training and token_keep is not None and self.key_gradient:
+            attended = attention_weighing_keys(query, key, value, token_keep)
+        elif training and token_keep is not None and (self.mask_after_softmax or self.mask_gradient):
             keep = token_keep if self.mask_gradient else ops.stop_gradient(token_keep)
             attended = attention_with_gradient(query, key, value, keep, self.mask_after_softmax)
         else:
@@ -103,6 +108,7 @@ class GatedAttention(keras.layers.Layer):
             "partial_heads": self.partial_heads,
             "mask_after_softmax": self.mask_after_softmax,
             "mask_gradient": self.mask_gradient,
+            "key_gradient": self.key_gradient,
         }
 
 
@@ -144,6 +150,29 @@ def attention_with_gradient(query, key, value, token_keep, after_softmax):
     else:
         scores = ops.where(attention_mask(token_keep)[:, None], scores * pairs, -1e9)
         weights = ops.softmax(scores, axis=-1)
+    return ops.matmul(ops.cast(weights, value.dtype), value)
+
+
+def attention_weighing_keys(query, key, value, token_keep):
+    """Attention in which each key weighs as its token's decision, 1 or 0, and the token itself always 1.
+
+    For kept tokens the result is that of `attention_mask`. A skipped one attends to the kept ones too: what it would
+    take from them if it were kept is what its decision has to know. A key that weighs 0 gives a gradient as well: what
+    others would gain by attending to it ("DynamicViT", Rao et al. 2021, section 3.3).
+
+    Args:
+        query, key, value: Tensors (B, H, T, d).
+        token_keep: Tensor (B, T) of 0 and 1.
+
+    Returns:
+        Tensor (B, H, T, d).
+    """
+    scores = ops.cast(ops.matmul(query * key.shape[-1] ** -0.5, ops.transpose(key, (0, 1, 3, 2))), "float32")
+    itself = ops.eye(scores.shape[-1], dtype="float32")
+    keep = ops.cast(token_keep, "float32")[:, None, None, :] * (1.0 - itself) + itself  # (B, 1, T, T)
+    # The largest of all scores, skipped ones too, whose weights must not overflow before they are multiplied by zero.
+    weights = ops.exp(scores - ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True))) * keep
+    weights = weights / ops.maximum(ops.sum(weights, axis=-1, keepdims=True), 1e-12)
     return ops.matmul(ops.cast(weights, value.dtype), value)
 
 

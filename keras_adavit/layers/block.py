@@ -77,7 +77,7 @@ class GatedBlock(keras.layers.Layer):
         self.norm1 = norm("norm1", gated=self.token_gate is not None)
         self.norm2 = norm("norm2")
         partial_heads = self.head_gate is not None and gates.heads == "partial"
-        masking = (gates.mask_after_softmax, gates.attention_gradient) if gates else ()
+        masking = (gates.mask_after_softmax, gates.attention_gradient, gates.key_gradient) if gates else ()
         self.attention = GatedAttention(
             width, num_heads, qkv_bias, partial_heads, *masking, dtype=self.dtype_policy, name="attention"
         )

@@ -1,10 +1,11 @@
 import keras
 import numpy as np
 import pytest
+from gradients import gradient_of
 from harness import check_layer
 from keras import ops
 
-from keras_adavit.layers.attention import GatedAttention, attention_mask
+from keras_adavit.layers.attention import GatedAttention, attention_mask, attention_weighing_keys
 
 INPUTS = np.random.default_rng(0).normal(size=(3, 7, 12)).astype("float32")
 
@@ -104,3 +105,36 @@ def test_half_precision_softmax_ignores_skipped_tokens():
     one, other = (layer(ops.cast(ops.convert_to_tensor(x), "float16"), token_keep) for x in (INPUTS, changed))
     assert keras.backend.standardize_dtype(one.dtype) == "float16"
     np.testing.assert_array_equal(ops.convert_to_numpy(one)[:, :3], ops.convert_to_numpy(other)[:, :3])
+
+
+def test_keys_that_weigh_change_nothing_for_kept_tokens():
+    keep = random_keep((3, 7))
+    plain, other = GatedAttention(12, 3), GatedAttention(12, 3, key_gradient=True)
+    for layer in (plain, other):
+        layer.build(INPUTS.shape)
+    other.set_weights(plain.get_weights())
+    expected, found = (
+        ops.convert_to_numpy(layer(INPUTS, ops.convert_to_tensor(keep), training=True)) for layer in (plain, other)
+    )
+    kept = keep.astype(bool)
+    np.testing.assert_allclose(found[kept], expected[kept], rtol=1e-4, atol=1e-5)
+    assert (np.abs(found - expected)[~kept] > 1e-3).any()  # a skipped one sees what it would take if it were kept
+
+
+def test_decisions_know_what_others_learn_from_a_token():
+    """The gradient to kept and to skipped keys, against differences of the formula written in NumPy."""
+    generator = np.random.default_rng(0)
+    query, key, value, upstream = generator.normal(size=(4, 2, 3, 5, 4)).astype("float32")
+    keep = np.array([[1, 0, 1, 0, 1], [1, 1, 0, 0, 1]], "float32")
+
+    def total(keep):
+        scores = np.exp(query.astype("float64") @ key.swapaxes(-1, -2) / 2)
+        weights = scores * (keep[:, None, None] * (1 - np.eye(5)) + np.eye(5))
+        return np.sum(weights / weights.sum(-1, keepdims=True) @ value * upstream)
+
+    step = 1e-5 * np.eye(5)
+    expected = [(total(keep + each) - total(keep - each)) / 2e-5 for each in step]  # of both images together
+    query, key, value, upstream = (ops.convert_to_tensor(array) for array in (query, key, value, upstream))
+    found = gradient_of(lambda keep: ops.sum(attention_weighing_keys(query, key, value, keep) * upstream), keep)
+    np.testing.assert_allclose(found.sum(axis=0), expected, rtol=1e-3, atol=1e-4)
+    assert (np.abs(found[keep == 0]) > 1e-3).all()

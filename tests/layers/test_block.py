@@ -27,7 +27,7 @@ def test_block_does_what_every_layer_must():
     gates = 3 * 2  # kernel and bias of each
     check_layer(GatedBlock(0, 12, 3, 24), INPUTS, (3, 5, 12), weights=dense)
     options = {"mlp_heads": "hidden", "mask_after_softmax": True, "attention_gradient": True, "initial_bias": 0.1}
-    for config in (GateConfig(), GateConfig(**options, mlp_token_gradient=False)):
+    for config in (GateConfig(), GateConfig(**options, mlp_token_gradient=False), GateConfig(key_gradient=True)):
         check_layer(GatedBlock(1, 12, 3, 24, config), INPUTS, (3, 5, 12), weights=dense + gates)
 
 

@@ -78,8 +78,9 @@ OPTIONS = [
     ({"normalize_policy_input": True}, "head_logits", False),
     ({"mlp_heads": "hidden"}, "tokens", False),
 ]
-# These change gradients alone (`test_training_pass.py`), this one the weights of new gates.
-GRADIENT_OPTIONS, NEW_GATES = {"mask_after_softmax", "attention_gradient", "mlp_token_gradient"}, {"initial_bias"}
+# These change gradients alone (`test_training_pass.py`, `test_attention.py`), this one the weights of new gates.
+GRADIENT_OPTIONS = {"mask_after_softmax", "attention_gradient", "key_gradient", "mlp_token_gradient"}
+NEW_GATES = {"initial_bias"}
 IN_TEST_MANY_BUDGETS = {"token_context", "follow_budget"}
 
 
