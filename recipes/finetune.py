@@ -45,7 +45,7 @@ recipe = Recipe(
     data=ImageFolder(image_size=224, validation_share=0.1, augment=Augment(crop_scale=(0.35, 1.0))),
     model=Model(preset="ada_deit_small_patch16_224", weights="imagenet"),
     # See image_folder.py for the choice of gates.
-    gates=GateConfig(heads=None, blocks=False, temperature=1.0, token_threshold=0.5),
+    gates=GateConfig(heads=None, blocks=False, key_gradient=True, temperature=1.0, token_threshold=0.5),
     budget=BudgetLoss(macs_target=0.6, noise_free=True),
     classifier=Training(epochs=2, learning_rate=1e-3, weight_decay=0.0),
     dense=DenseTraining(epochs=8, learning_rate=1e-4, layer_decay=0.75, drop_path=0.1, label_smoothing=0.1),

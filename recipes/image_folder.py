@@ -27,9 +27,10 @@ recipe = Recipe(
     name="image_folder",
     data=ImageFolder(image_size=32, crop_fraction=1.0, augment=Augment(crop_scale=(0.5, 1.0))),
     model=Model(patch_size=4, width=96, depth=6, num_heads=3, mlp_ratio=2.0, stem="conv"),
-    # On photos gates of patches alone do better than with those of heads and sub-layers. At a temperature of 1 and a
-    # threshold of 0.5 the noisy decisions of training agree with those of evaluation.
-    gates=GateConfig(heads=None, blocks=False, temperature=1.0, token_threshold=0.5),
+    # On photos gates of patches alone do as well as with those of heads and sub-layers; what others take from a patch
+    # is what makes their decisions worth something. At a temperature of 1 and a threshold of 0.5 the noisy decisions of
+    # training agree with those of evaluation.
+    gates=GateConfig(heads=None, blocks=False, key_gradient=True, temperature=1.0, token_threshold=0.5),
     budget=BudgetLoss(macs_target=0.5, noise_free=True),
     dense=DenseTraining(epochs=20, learning_rate=1e-3, label_smoothing=0.1, drop_path=0.05),
     adaptive=AdaptiveTraining(

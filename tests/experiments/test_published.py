@@ -35,9 +35,20 @@ def test_recipes_have_the_published_settings(name, tmp_path):
     assert load_recipe(tmp_path / "recipe.py") == recipe
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_better_recipes_differ_in_gates_and_budget(name):
+    published, better = (load_recipe(find_recipe(each)) for each in (name, f"{name}_better"))
+    assert better.model == published.model
+    assert better.data == published.data
+    assert better.adaptive.calibrate
+    assert better.gates.key_gradient
+    assert better.budget.macs_target in (0.5, 0.46)
+    assert better.distillation is not None
+
+
 @pytest.mark.slow
 def test_smoke(tmp_path, monkeypatch, capsys):
-    """On an image folder, from the weights of a small dense model."""
+    """On an image folder, from the weights of a small dense model, which teaches."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     for split, count in (("train", 12), ("val", 4)):
@@ -48,13 +59,14 @@ def test_smoke(tmp_path, monkeypatch, capsys):
                 Image.fromarray(pixels).save(tmp_path / "photos" / split / name / f"{number}.png")
     sizes = {"patch_size": 8, "width": 12, "depth": 2, "num_heads": 3}
     ka.AdaViTClassifier(ka.AdaViTBackbone(image_size=32, gates=None, **sizes), 2).save("dense.keras")
-    options = {"data.path": "photos", "data.image-size": 32, "batch-size": 4, "model.preset": None, "output": "run"}
+    options = {"data.path": "photos", "data.image-size": 32, "batch-size": 4, "model.preset": None}
     options |= {"model.weights": "dense.keras", "xla": False}
     options |= {f"model.{size.replace('_', '-')}": value for size, value in sizes.items()}
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    code = main(["train", "ada_deit_small", "--smoke", *arguments])
-    assert code == 0, capsys.readouterr()
-    assert load_model("run/adaptive/last.keras").preprocessing.crop_fraction == 0.9
+    for name in ("ada_deit_small", "ada_deit_small_better"):
+        code = main(["train", name, "--smoke", *arguments, "--output", name])
+        assert code == 0, capsys.readouterr()
+        assert load_model(f"{name}/adaptive/last.keras").preprocessing.crop_fraction == 0.9
 
 
 def test_rates_of_the_published_training():
