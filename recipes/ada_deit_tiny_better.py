@@ -3,7 +3,7 @@
     python train.py recipes/ada_deit_tiny_better.py --data.path DIR
 
 Data, schedule and hardware are those of `ada_deit_tiny.py` beside it. What differs, and why, is in `better_recipe` of
-`keras_adavit/experiments/published.py`; the budget is 0.5 of the dense model's MACs. It has not been run at full length
+`keras_adavit/experiments/published.py`; the budget is 0.5 of the dense model's MACs. It was not run at full length
 here: what it reaches on ImageNet is not known.
 """
 
