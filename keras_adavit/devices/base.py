@@ -18,6 +18,7 @@ class Devices:
         count: How many, of all hosts together.
         scope: Function that gives the context in which models are made and trained.
         can_accumulate: Whether several batches can make one update.
+        can_use_xla: Whether a step can be compiled with XLA.
         hosts: Processes that train together, each with as many of the devices.
         host: Number of this process; 0 writes the files.
         distribute: Function of a dataset of this host's parts of batches, and of the size of these, that gives what
@@ -27,6 +28,7 @@ class Devices:
     count: int = 1
     scope: Callable = contextlib.nullcontext
     can_accumulate: bool = True
+    can_use_xla: bool = True
     hosts: int = 1
     host: int = 0
     distribute: Callable = lambda dataset, batch_size: dataset

@@ -105,6 +105,11 @@ def check_devices(recipe, devices):
             f"`accumulate` must be 1 on several devices of TensorFlow, where Keras cannot add batches up. "
             f"Received: accumulate={accumulate} on {devices.count} devices"
         )
+    if recipe.xla and not devices.can_use_xla:
+        raise InputError(
+            "`xla` must be None or False on several devices of TensorFlow, each of which runs a step by itself. "
+            f"Received: xla=True on {devices.count} devices"
+        )
 
 
 def train_on(splits, recipe, console, folder, devices):

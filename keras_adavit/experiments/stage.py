@@ -8,7 +8,6 @@ import numpy as np
 
 from keras_adavit.data.pipeline import from_epoch
 from keras_adavit.devices.base import Devices
-from keras_adavit.devices.dispatch import replicas
 from keras_adavit.errors import InputError
 from keras_adavit.experiments.folder import CHECKPOINT
 from keras_adavit.experiments.recipe import BlockTraining
@@ -159,10 +158,8 @@ def compile_model(model, recipe, training, epochs, steps_per_epoch, teacher):
             options["training_policy"] = training.policy
         if recipe.distillation is not None:
             options |= {"teacher": teacher, "distillation": recipe.distillation}
-    # On torch `jit_compile` is not XLA but torch.compile, which is not what the recipe speaks of. Where each of several
-    # devices runs a step by itself, XLA is left out.
-    decided = recipe.xla is not None and keras.backend.backend() != "torch"
-    compiled = recipe.xla and replicas() == 1 if decided else "auto"
+    # On torch `jit_compile` is not XLA but torch.compile, which is not what the recipe speaks of.
+    compiled = "auto" if recipe.xla is None or keras.backend.backend() == "torch" else recipe.xla
     model.compile(
         adamw(
             scale * training.learning_rate,

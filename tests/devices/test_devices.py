@@ -104,6 +104,22 @@ def test_torch_has_one():
         find_devices(2)
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="of torch")
+def test_torch_has_one_host(monkeypatch):
+    monkeypatch.setenv(ADDRESSES, "10.0.0.1:1234,10.0.0.2:1234")
+    monkeypatch.setenv(HOST, "0")
+    with pytest.raises(InputError, match=rf"^`{ADDRESSES}` must be empty on torch, .* Received: several hosts$"):
+        find_devices(1)
+
+
+@pytest.mark.parametrize("host", ["", "2", "-1", "one"])
+def test_a_host_without_its_number(monkeypatch, host):
+    monkeypatch.setenv(ADDRESSES, "10.0.0.1:1234,10.0.0.2:1234")
+    monkeypatch.setenv(HOST, host)
+    with pytest.raises(InputError, match=rf"^`{HOST}` must be the number .* from 0 to 1\. Received: {HOST}='{host}'$"):
+        find_devices(1)
+
+
 @pytest.mark.parametrize(
     ("devices", "options", "message"),
     [
@@ -116,6 +132,11 @@ def test_torch_has_one():
             Devices(2, can_accumulate=False),
             {"dense": DenseTraining(accumulate=4)},
             r"^`accumulate` must be 1 on several devices of TensorFlow, .* Received: accumulate=4 on 2 devices$",
+        ),
+        (
+            Devices(2, can_use_xla=False),
+            {"xla": True},
+            r"^`xla` must be None or False on several devices of TensorFlow, .* Received: xla=True on 2 devices$",
         ),
     ],
 )
