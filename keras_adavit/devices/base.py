@@ -17,8 +17,8 @@ class Devices:
     Attributes:
         count: How many, of all hosts together.
         scope: Function that gives the context in which models are made and trained.
-        can_accumulate: Whether several batches can make one update.
-        can_use_xla: Whether a step can be compiled with XLA.
+        by_itself: Whether each runs a step by itself, and waits for the others where values of all are needed: it
+            cannot do so within XLA or under a condition, on which Keras accumulates batches and scales losses.
         hosts: Processes that train together, each with as many of the devices.
         host: Number of this process; 0 writes the files.
         distribute: Function of a dataset of this host's parts of batches, and of the size of these, that gives what
@@ -27,8 +27,7 @@ class Devices:
 
     count: int = 1
     scope: Callable = contextlib.nullcontext
-    can_accumulate: bool = True
-    can_use_xla: bool = True
+    by_itself: bool = False
     hosts: int = 1
     host: int = 0
     distribute: Callable = lambda dataset, batch_size: dataset

@@ -15,14 +15,12 @@ from keras_adavit.devices.base import Devices, choose, find_hosts
 def find_devices(count):
     addresses, host = find_hosts()
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
-    # Keras accumulates under a condition, in which devices cannot wait for each other; nor can they within XLA.
-    cannot = {"can_accumulate": False, "can_use_xla": False}
     if addresses:
         strategy = join_hosts(tuple(addresses), host, kind, count)
         return Devices(
             strategy.num_replicas_in_sync,
             strategy.scope,
-            **cannot,
+            by_itself=True,
             hosts=len(addresses),
             host=host,
             distribute=functools.partial(distribute, strategy),
@@ -31,7 +29,7 @@ def find_devices(count):
     names = choose(found, count)
     if len(names) == 1:
         return Devices()
-    return Devices(len(names), make_strategy(tuple(names)).scope, **cannot)
+    return Devices(len(names), make_strategy(tuple(names)).scope, by_itself=True)
 
 
 class Hosts(tf.distribute.MultiWorkerMirroredStrategy):

@@ -99,17 +99,21 @@ def check_devices(recipe, devices):
         raise InputError(
             f"`batch_size` must be a multiple of the {devices.count} devices. Received: batch_size={recipe.batch_size}"
         )
-    accumulate = max(getattr(recipe, name).accumulate for name in STAGES)
-    if accumulate > 1 and not devices.can_accumulate:
-        raise InputError(
-            f"`accumulate` must be 1 on several devices of TensorFlow, where Keras cannot add batches up. "
-            f"Received: accumulate={accumulate} on {devices.count} devices"
-        )
-    if recipe.xla and not devices.can_use_xla:
-        raise InputError(
-            "`xla` must be None or False on several devices of TensorFlow, each of which runs a step by itself. "
-            f"Received: xla=True on {devices.count} devices"
-        )
+    found = {
+        "accumulate": max(getattr(recipe, name).accumulate for name in STAGES),
+        "precision": recipe.precision,
+        "xla": recipe.xla,
+    }
+    for name, refused, expected in (
+        ("accumulate", found["accumulate"] > 1, "1"),
+        ("precision", recipe.precision == "mixed_float16", "float32 or mixed_bfloat16"),
+        ("xla", recipe.xla, "None or False"),
+    ):
+        if refused and devices.by_itself:
+            raise InputError(
+                f"`{name}` must be {expected} on several devices of TensorFlow, each of which runs a step by itself. "
+                f"Received: {name}={found[name]!r} on {devices.count} devices"
+            )
 
 
 def train_on(splits, recipe, console, folder, devices):

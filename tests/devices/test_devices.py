@@ -129,12 +129,17 @@ def test_a_host_without_its_number(monkeypatch, host):
             r"^`batch_size` must be a multiple of the 3 devices\. Received: ",
         ),
         (
-            Devices(2, can_accumulate=False),
+            Devices(2, by_itself=True),
             {"dense": DenseTraining(accumulate=4)},
             r"^`accumulate` must be 1 on several devices of TensorFlow, .* Received: accumulate=4 on 2 devices$",
         ),
         (
-            Devices(2, can_use_xla=False),
+            Devices(2, by_itself=True),
+            {"precision": "mixed_float16"},
+            r"^`precision` must be float32 or mixed_bfloat16 on several .*: precision='mixed_float16' on 2 devices$",
+        ),
+        (
+            Devices(2, by_itself=True),
             {"xla": True},
             r"^`xla` must be None or False on several devices of TensorFlow, .* Received: xla=True on 2 devices$",
         ),
