@@ -26,11 +26,11 @@ def test_a_step_that_overflows_is_left_out():
     optimizer = adamw(1e-3, steps=10, clip_norm=1.0)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, budget=budget, jit_compile=keras.backend.backend() == "jax")
+    model.optimizer.build(model.trainable_variables)
     images, labels = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32"), np.array([0, 1, 2, 0])
 
     def step(scale):
         """Logs of a step, the weights before and after it, and the scale after it."""
-        model.optimizer.build(model.trainable_variables)
         model.optimizer.dynamic_scale.assign(scale)
         before = {path: ops.convert_to_numpy(weight).copy() for path, weight in weights_by_path(model).items()}
         logs = model.fit(images, labels, batch_size=4, epochs=1, verbose=0).history
