@@ -102,12 +102,10 @@ def check_devices(recipe, devices):
     found = {
         "accumulate": max(getattr(recipe, name).accumulate for name in STAGES),
         "precision": recipe.precision,
-        "xla": recipe.xla,
     }
     for name, refused, expected in (
         ("accumulate", found["accumulate"] > 1, "1"),
         ("precision", recipe.precision == "mixed_float16", "float32 or mixed_bfloat16"),
-        ("xla", recipe.xla, "None or False"),
     ):
         if refused and devices.by_itself:
             raise InputError(
@@ -136,6 +134,8 @@ def train_on(splits, recipe, console, folder, devices):
             highlight=False,
             soft_wrap=True,
         )
+        if recipe.xla and devices.by_itself:
+            console.print("Without XLA, in which several devices of TensorFlow cannot wait for each other")
         if splits.split_table is not None:
             write_split(splits.split_table, folder / "split.csv")
         try:

@@ -72,7 +72,7 @@ def train(model, name, recipe, splits, folder, console, start=None, seconds=None
             f"`--resume` needs the data and the backend of the run, {start.steps} batches an epoch on {start.backend}. "
             f"Received: {steps} batches on {backend}"
         )
-    compile_model(model, recipe, training, epochs, steps, teacher)
+    compile_model(model, recipe, training, epochs, steps, teacher, devices)
     own, checkpoint = folder / name, folder / CHECKPOINT
     make_folder(own)
     if start.epoch or start.batch:
@@ -137,7 +137,7 @@ def hyperparameters(recipe, name):
     return {field: "none" if value is None else value for field, value in found.items()}
 
 
-def compile_model(model, recipe, training, epochs, steps_per_epoch, teacher):
+def compile_model(model, recipe, training, epochs, steps_per_epoch, teacher, devices):
     """Compiles a model for a training of so many `epochs` of so many batches."""
     steps = epochs * steps_per_epoch
     scale = 1.0
@@ -159,7 +159,8 @@ def compile_model(model, recipe, training, epochs, steps_per_epoch, teacher):
         if recipe.distillation is not None:
             options |= {"teacher": teacher, "distillation": recipe.distillation}
     # On torch `jit_compile` is not XLA but torch.compile, which is not what the recipe speaks of.
-    compiled = "auto" if recipe.xla is None or keras.backend.backend() == "torch" else recipe.xla
+    decided = recipe.xla is not None and keras.backend.backend() != "torch"
+    compiled = recipe.xla and not devices.by_itself if decided else "auto"
     model.compile(
         adamw(
             scale * training.learning_rate,

@@ -138,11 +138,6 @@ def test_a_host_without_its_number(monkeypatch, host):
             {"precision": "mixed_float16"},
             r"^`precision` must be float32 or mixed_bfloat16 on several .*: precision='mixed_float16' on 2 devices$",
         ),
-        (
-            Devices(2, by_itself=True),
-            {"xla": True},
-            r"^`xla` must be None or False on several devices of TensorFlow, .* Received: xla=True on 2 devices$",
-        ),
     ],
 )
 def test_recipes_that_several_devices_cannot_train(devices, options, message):
