@@ -10,6 +10,7 @@ from functools import cache
 
 import numpy as np
 
+from keras_adavit.data.part import WHOLE, Part
 from keras_adavit.data.pipeline import Splits, drawn_anew, epoch_seed, shuffled_indices, start_tensorflow, with_seeds
 from keras_adavit.errors import InputError
 from keras_adavit.memory import check_memory
@@ -55,12 +56,13 @@ class Digits:
         sizes = f"{images} images with image_size={self.image_size}, clutter={self.clutter}"
         check_memory(4 * floats, "The drawn images of all `validation_draws` and of a batch", sizes)
 
-    def load(self, batch_size: int, seed: int) -> Splits:
+    def load(self, batch_size: int, seed: int, part: Part = WHOLE) -> Splits:
         """Makes the two pipelines.
 
         Args:
             batch_size: Images in a batch.
             seed: Of the order and the drawing of the training images. The validation set does not depend on it.
+            part: What of each training batch is given.
 
         Returns:
             `Splits` with images float32 `(B, image_size, image_size, 1)` and labels int32 `(B,)`.
@@ -80,9 +82,8 @@ class Digits:
         def train_epoch(number):
             order_seed, batch_seed = tf.unstack(tf.random.split(epoch_seed(seed, number)))
             order = shuffled_indices(epoch, order_seed).batch(batch_size, drop_remainder=True)
-            return (
-                with_seeds(order, batch_seed).map(draw, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
-            )
+            batches = with_seeds(order, batch_seed).map(draw, num_parallel_calls=tf.data.AUTOTUNE)
+            return part.of(batches, batch_size).prefetch(tf.data.AUTOTUNE)
 
         index = np.tile(np.arange(len(held_out)), self.validation_draws)
         with tf.device("CPU"):

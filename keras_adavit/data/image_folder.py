@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_adavit.data.decode import decode
 from keras_adavit.data.folder_split import split_files, split_table
+from keras_adavit.data.part import WHOLE, Part
 from keras_adavit.data.photos import Photos
 from keras_adavit.data.pipeline import Splits, drawn_anew, shuffled_indices, start_tensorflow
 from keras_adavit.errors import InputError, printable
@@ -48,12 +49,13 @@ class ImageFolder(Photos):
         if self.on_bad_image == "skip" and not self.check_images:
             raise InputError("`on_bad_image='skip'` needs `check_images=True`. Received: check_images=False")
 
-    def load(self, batch_size: int, seed: int) -> Splits:
+    def load(self, batch_size: int, seed: int, part: Part = WHOLE) -> Splits:
         """Lists and checks the files and makes the two pipelines.
 
         Args:
             batch_size: Images in a batch.
             seed: Of the order and the augmentation of the training images.
+            part: What of each training batch is given.
 
         Returns:
             `Splits` with images float32 `(B, image_size, image_size, 3)`, normalised.
@@ -74,7 +76,7 @@ class ImageFolder(Photos):
             order = shuffled_indices(len(train_files), seed)
             return order.map(lambda index: _read(tf.gather(names, index), labels[index]), tf.data.AUTOTUNE)
 
-        train_epoch = self.train_batches(shuffled, len(train), batch_size, seed)
+        train_epoch = self.train_batches(shuffled, len(train), batch_size, seed, part)
         held_out = _dataset(files, held_out_labels).map(_read, tf.data.AUTOTUNE)
         return Splits(
             train=drawn_anew(train_epoch, len(train_files) // batch_size, seed),

@@ -6,6 +6,7 @@ from dataclasses import field
 
 from keras_adavit.data.augment import Augment, erase, mix
 from keras_adavit.data.decode import decode_center_crop, decode_random_crop
+from keras_adavit.data.part import WHOLE, Part
 from keras_adavit.data.pipeline import epoch_seed, normalize, with_seeds
 from keras_adavit.data.rand_augment import rand_augment
 from keras_adavit.memory import check_memory
@@ -35,15 +36,16 @@ class Photos:
         sizes = f"batch_size={batch_size}, image_size={self.image_size}"
         check_memory(4 * 3 * self.image_size**2 * batch_size, "A batch, of `batch_size` images,", sizes)
 
-    def train_batches(self, shuffled, num_classes: int, batch_size: int, seed: int):
+    def train_batches(self, shuffled, num_classes: int, batch_size: int, seed: int, part: Part = WHOLE):
         """The training batches of any epoch.
 
         Args:
             shuffled: Function of a seed `(2,)` that gives a shuffled dataset of (bytes of an image
                 file, int32 label).
             num_classes: K.
-            batch_size: Images in a batch.
+            batch_size: Images in a whole batch.
             seed: Of all epochs.
+            part: What of each batch is made. Its images are varied as in the whole batch, but mixed among themselves.
 
         Returns:
             Function of an epoch's number, an int64 scalar tensor, that gives its batches of augmented images.
@@ -73,6 +75,8 @@ class Photos:
         def finish(batch, seed):
             images, labels = normalize(batch[0], self.mean, self.std), batch[1]
             erase_seed, mix_seed = tf.unstack(tf.random.split(seed, 2))
+            if part.index:
+                erase_seed = tf.random.fold_in(erase_seed, part.index)
             if augment.mixup or augment.cutmix:
                 images, labels = mix(images, labels, mix_seed, augment.mixup, augment.cutmix, num_classes)
             if augment.erasing:
@@ -81,8 +85,11 @@ class Photos:
 
         def epoch(number):
             order_seed, image_seed, batch_seed = tf.unstack(tf.random.split(epoch_seed(seed, number), 3))
-            images = with_seeds(shuffled(order_seed), image_seed).map(decode, auto)
-            batches = with_seeds(images.batch(batch_size, drop_remainder=True), batch_seed)
+            encoded = with_seeds(shuffled(order_seed), image_seed)
+            if part.count > 1:  # before they are decoded
+                encoded = part.of(encoded.batch(batch_size, drop_remainder=True), batch_size).unbatch()
+            images = encoded.map(decode, auto)
+            batches = with_seeds(images.batch(part.size(batch_size), drop_remainder=True), batch_seed)
             return single_threaded(batches.map(finish, auto).prefetch(auto))
 
         return epoch

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from keras_adavit.data.decode import decode
+from keras_adavit.data.part import WHOLE, Part
 from keras_adavit.data.photos import Photos
 from keras_adavit.data.pipeline import Splits, drawn_anew, start_tensorflow
 from keras_adavit.data.shard_files import LEAST, Written, check_size, damaged, find_damage, parse_record, read_index
@@ -23,7 +24,7 @@ class Shards(Photos):
     path: FileName = ""
     """The folder that `keras-adavit shards` wrote."""
 
-    def load(self, batch_size: int, seed: int) -> Splits:
+    def load(self, batch_size: int, seed: int, part: Part = WHOLE) -> Splits:
         """Makes the two pipelines.
 
         The training images of an epoch come from several streams in turns. Each stream has its own files, in an order
@@ -32,6 +33,7 @@ class Shards(Photos):
         Args:
             batch_size: Images in a batch.
             seed: Of the order and the augmentation of the training images.
+            part: What of each training batch is given.
 
         Returns:
             `Splits` with images float32 `(B, image_size, image_size, 3)`, normalised.
@@ -53,7 +55,7 @@ class Shards(Photos):
         def shuffled(seed):
             return read_shuffled(folder, index.train, seed).take(count).map(parse_record, tf.data.AUTOTUNE)
 
-        train_epoch = self.train_batches(shuffled, len(index.class_names), batch_size, seed)
+        train_epoch = self.train_batches(shuffled, len(index.class_names), batch_size, seed, part)
         held_out = tf.data.TFRecordDataset(paths(folder, index.validation)).map(parse_record, tf.data.AUTOTUNE)
         validation_examples = sum(written.images for written in index.validation)
         held_out = held_out.apply(tf.data.experimental.assert_cardinality(validation_examples))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from keras_adavit.data.part import WHOLE, Part
 from keras_adavit.data.photos import Photos
 from keras_adavit.data.pipeline import Splits, drawn_anew, start_tensorflow
 from keras_adavit.errors import InputError
@@ -25,12 +26,13 @@ class Tfds(Photos):
     validation_split: str = "validation"
     """Split to evaluate on; many data sets call it `test`."""
 
-    def load(self, batch_size: int, seed: int) -> Splits:
+    def load(self, batch_size: int, seed: int, part: Part = WHOLE) -> Splits:
         """Prepares the data set and makes the two pipelines.
 
         Args:
             batch_size: Images in a batch.
             seed: Of the order and the augmentation of the training images.
+            part: What of each training batch is given.
 
         Returns:
             `Splits` with images float32 `(B, image_size, image_size, 3)`, normalised.
@@ -47,8 +49,10 @@ class Tfds(Photos):
         validation_examples = _count(builder, self.validation_split, "validation_split")
 
         # Files are read in an order that TFDS draws: an epoch cannot be asked for by its number.
-        encoded = _read(builder, self.train_split, seed).shuffle(min(train_examples, SHUFFLE_BUFFER), seed=seed)
-        train_epoch = self.train_batches(lambda _: encoded, label.num_classes, batch_size, seed)
+        encoded = _read(builder, self.train_split, seed, part.count > 1).shuffle(
+            min(train_examples, SHUFFLE_BUFFER), seed=seed
+        )
+        train_epoch = self.train_batches(lambda _: encoded, label.num_classes, batch_size, seed, part)
         return Splits(
             train=drawn_anew(train_epoch, train_examples // batch_size, seed),
             train_epoch=train_epoch,
@@ -122,15 +126,21 @@ def _count(builder, split: str, argument: str) -> int:
         ) from error
 
 
-def _read(builder, split: str, shuffle_seed: int | None = None):
-    """Dataset of (bytes of an image file, int32 label); with a seed, the files come in random order."""
+def _read(builder, split: str, shuffle_seed: int | None = None, same: bool = False):
+    """Dataset of (bytes of an image file, int32 label); with a seed, the files come in random order.
+
+    It is the `same` order in every process, if asked for, which takes more time.
+    """
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
+    config = tfds.ReadConfig(shuffle_seed=shuffle_seed)
+    if same:
+        config.options.deterministic = True
     dataset = builder.as_dataset(
         split=split,
         shuffle_files=shuffle_seed is not None,
         decoders={"image": tfds.decode.SkipDecoding()},
-        read_config=tfds.ReadConfig(shuffle_seed=shuffle_seed),
+        read_config=config,
     )
     return dataset.map(lambda example: (example["image"], tf.cast(example["label"], tf.int32)))

@@ -1,1 +1,1 @@
-"""Several devices that train one model, each on its part of a batch."""
+"""Several devices, of one host or several, that train one model, each on its part of a batch."""

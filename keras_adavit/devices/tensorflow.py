@@ -1,20 +1,62 @@
-"""TensorFlow: `MirroredStrategy`. Every device runs a training step by itself, on its part of the batch."""
+"""TensorFlow: `MirroredStrategy`, and `MultiWorkerMirroredStrategy` over hosts.
+
+Every device runs a training step by itself, on its part of the batch.
+"""
 
 import functools
+import json
+import os
 
 import tensorflow as tf
 
-from keras_adavit.devices.base import Devices, choose
+from keras_adavit.devices.base import Devices, choose, find_hosts
 
 
 def find_devices(count):
+    addresses, host = find_hosts()
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    if addresses:
+        strategy = join_hosts(tuple(addresses), host, kind, count)
+        return Devices(
+            strategy.num_replicas_in_sync,
+            strategy.scope,
+            by_itself=True,
+            hosts=len(addresses),
+            host=host,
+            distribute=functools.partial(distribute, strategy),
+        )
     found = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices(kind)]
     names = choose(found, count)
     if len(names) == 1:
         return Devices()
-    # Keras accumulates under a condition, in which devices cannot wait for each other.
-    return Devices(len(names), make_strategy(tuple(names)).scope, can_accumulate=False)
+    return Devices(len(names), make_strategy(tuple(names)).scope, by_itself=True)
+
+
+class Hosts(tf.distribute.MultiWorkerMirroredStrategy):
+    """As of TensorFlow, but that it can reduce what Keras asks it to."""
+
+    def reduce(self, reduce_op, value, axis):
+        if isinstance(value, tuple):  # a batch, of which only the form is wanted
+            return tuple(self.experimental_local_results(part)[0] for part in value)
+        rank = self.experimental_local_results(value)[0].shape.rank
+        return super().reduce(reduce_op, value, axis if rank else None)  # figures of a step have no axis
+
+
+@functools.cache  # a process joins once
+def join_hosts(addresses, host, kind, count):
+    """The strategy of several hosts, each with so many devices."""
+    found = tf.config.list_physical_devices(kind)
+    names = choose([device.name.removeprefix("/physical_device:") for device in found], count)
+    tf.config.set_visible_devices(found[: len(names)], kind)
+    cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": host}}
+    os.environ["TF_CONFIG"] = json.dumps(cluster)
+    return Hosts()
+
+
+def distribute(strategy, parts, batch_size):
+    """The dataset of a strategy, of this host's parts of batches of `batch_size`, which its own devices share."""
+    size = batch_size // strategy.num_replicas_in_sync
+    return strategy.distribute_datasets_from_function(lambda _: parts.rebatch(size))
 
 
 @functools.cache  # a second one for the same devices takes what the first gathers for its own

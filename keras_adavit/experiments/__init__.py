@@ -2,6 +2,7 @@
 
 from keras_adavit.data.augment import Augment
 from keras_adavit.data.digits import Digits
+from keras_adavit.data.hugging_face import HuggingFace
 from keras_adavit.data.image_folder import ImageFolder
 from keras_adavit.data.shards import Shards
 from keras_adavit.data.tfds import Tfds
@@ -21,6 +22,7 @@ __all__ = [
     "Digits",
     "DistillationLoss",
     "GateConfig",
+    "HuggingFace",
     "ImageFolder",
     "MergePolicy",
     "Model",

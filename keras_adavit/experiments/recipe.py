@@ -225,7 +225,8 @@ class Recipe:
     xla: bool | None = None
     """Compile with XLA on TensorFlow and JAX; Keras decides if not given (on TensorFlow only with a GPU)."""
     devices: Count | Literal["all"] = 1
-    """Devices of this machine that share each batch. On torch one; on TensorFlow several do without XLA."""
+    """Devices of each host that share each batch. On torch one; on TensorFlow several do without XLA, float16 and
+    `accumulate`."""
     output: FileName | None = None
     """Folder of the results, new or empty; `runs/NAME`, or with a number behind it, if not given."""
     checkpoint_minutes: PositiveFloat = 10.0

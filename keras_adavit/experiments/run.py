@@ -3,11 +3,16 @@
 import dataclasses
 import json
 import shlex
+import shutil
+import tempfile
+from pathlib import Path
 
 import keras
 import numpy as np
+from rich.console import Console
 
 from keras_adavit.data.image_folder import name_bad_images
+from keras_adavit.data.part import Part
 from keras_adavit.data.pipeline import check_batch_size, start_tensorflow
 from keras_adavit.devices.dispatch import find_devices
 from keras_adavit.errors import InputError
@@ -24,7 +29,7 @@ from keras_adavit.experiments.build import (
     train_classifier_alone,
     train_gates_alone,
 )
-from keras_adavit.experiments.folder import CHECKPOINT, RESULTS, locked, new_folder
+from keras_adavit.experiments.folder import CHECKPOINT, LOCK, RESULTS, locked, new_folder
 from keras_adavit.experiments.stage import SMOKE_STEPS, train
 from keras_adavit.files import write_text
 from keras_adavit.models.saved import load_model
@@ -67,9 +72,21 @@ def run(recipe, console, folder=None):
     check_devices(recipe, devices)
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy(recipe.precision)
-    splits = recipe.data.load(recipe.batch_size, recipe.seed)
+    splits = recipe.data.load(recipe.batch_size, recipe.seed, Part(devices.host, devices.hosts))
     with name_bad_images(splits):
-        return train_on(splits, recipe, console, folder, devices)
+        if devices.host == 0:
+            return train_on(splits, recipe, console, folder, devices)
+        with tempfile.TemporaryDirectory() as own:
+            follow(splits, recipe, folder, Path(own) / "run", devices)
+    return folder
+
+
+def follow(splits, recipe, folder, own, devices):
+    """Trains along with the first host, and does all that it does, but in a folder `own` that nobody keeps."""
+    if folder is not None:
+        shutil.copytree(folder, own, ignore=shutil.ignore_patterns("tensorboard", LOCK))
+    recipe = dataclasses.replace(recipe, output=str(own))
+    train_on(splits, recipe, Console(quiet=True), None if folder is None else own, devices)
 
 
 class StoppedError(KeyboardInterrupt):
@@ -82,12 +99,19 @@ def check_devices(recipe, devices):
         raise InputError(
             f"`batch_size` must be a multiple of the {devices.count} devices. Received: batch_size={recipe.batch_size}"
         )
-    accumulate = max(getattr(recipe, name).accumulate for name in STAGES)
-    if accumulate > 1 and not devices.can_accumulate:
-        raise InputError(
-            f"`accumulate` must be 1 on several devices of TensorFlow, where Keras cannot add batches up. "
-            f"Received: accumulate={accumulate} on {devices.count} devices"
-        )
+    found = {
+        "accumulate": max(getattr(recipe, name).accumulate for name in STAGES),
+        "precision": recipe.precision,
+    }
+    for name, refused, expected in (
+        ("accumulate", found["accumulate"] > 1, "1"),
+        ("precision", recipe.precision == "mixed_float16", "float32 or mixed_bfloat16"),
+    ):
+        if refused and devices.by_itself:
+            raise InputError(
+                f"`{name}` must be {expected} on several devices of TensorFlow, each of which runs a step by itself. "
+                f"Received: {name}={found[name]!r} on {devices.count} devices"
+            )
 
 
 def train_on(splits, recipe, console, folder, devices):
@@ -103,20 +127,26 @@ def train_on(splits, recipe, console, folder, devices):
         if (folder / RESULTS).is_file():
             raise InputError(f"`--resume` must be the folder of a run that is not finished. Received: {folder}")
         several = f", {devices.count} devices" if devices.count > 1 else ""
+        several += f" of {devices.hosts} hosts" if devices.hosts > 1 else ""
         console.print(
             f"{recipe.name} on {keras.backend.backend()}{several}: {splits.train_examples} training and "
             f"{splits.validation_examples} validation images, {len(splits.class_names)} classes; results in {folder}",
             highlight=False,
             soft_wrap=True,
         )
+        if recipe.xla and devices.by_itself:
+            console.print("Without XLA, in which several devices of TensorFlow cannot wait for each other")
         if splits.split_table is not None:
             write_split(splits.split_table, folder / "split.csv")
         try:
             with devices.scope():
-                seconds = train_stages(models, recipe, splits, folder, console, resumed)
+                seconds = train_stages(models, recipe, splits, folder, console, resumed, devices)
         except KeyboardInterrupt as error:
             command = f"{tables.backend_prefix()}keras-adavit train --resume {shlex.quote(str(folder))}"
             raise StoppedError(f"interrupted; to go on: {command}") from error
+        if devices.hosts > 1:
+            models = on_one_device(models)
+            splits = recipe.data.load(recipe.batch_size, recipe.seed)
         close(models, recipe, splits, seconds, folder, console)
     return folder
 
@@ -139,6 +169,17 @@ def make_models(splits, recipe, console):
     return models
 
 
+def on_one_device(models):
+    """The trained models of several hosts, for one device of this process alone."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in models.keys() - {"classifier"}:
+            path = Path(folder) / f"{name}.keras"
+            save_model(models[name], path)
+            found[name] = load_model(path)
+    return found
+
+
 def write_split(table, path):
     """Writes what is held out; raises `InputError` if the run began with something else."""
     if path.is_file() and path.read_text(encoding="utf-8") != table:
@@ -146,7 +187,7 @@ def write_split(table, path):
     write_text(path, table)
 
 
-def train_stages(models, recipe, splits, folder, console, resumed):
+def train_stages(models, recipe, splits, folder, console, resumed, devices):
     """Trains the models of the stages that a recipe has, or what is left of them, and returns the seconds of each."""
     stages = [
         name
@@ -172,7 +213,7 @@ def train_stages(models, recipe, splits, folder, console, resumed):
             train_classifier_alone(model)
         elif name == "adaptive" and recipe.adaptive.train == "gates":
             train_gates_alone(model)
-        seconds = train(model, name, recipe, splits, folder, console, progress, seconds, teacher=dense)
+        seconds = train(model, name, recipe, splits, folder, console, progress, seconds, dense, devices)
         progress = None
         for variable in trainable:
             variable.trainable = True

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_adavit.data.pipeline import from_epoch
-from keras_adavit.devices.dispatch import replicas
+from keras_adavit.devices.base import Devices
 from keras_adavit.errors import InputError
 from keras_adavit.experiments.folder import CHECKPOINT
 from keras_adavit.experiments.recipe import BlockTraining
@@ -41,7 +41,7 @@ SMOKE_STEPS = 5
 PICTURES = 10  # of a validation image, over a training
 
 
-def train(model, name, recipe, splits, folder, console, start=None, seconds=None, teacher=None):
+def train(model, name, recipe, splits, folder, console, start=None, seconds=None, teacher=None, devices=None):
     """Trains a model as a recipe says.
 
     Args:
@@ -54,6 +54,7 @@ def train(model, name, recipe, splits, folder, console, start=None, seconds=None
         start: `Progress` of this training, if it was stopped before.
         seconds: Time that the trainings before it have taken, by name.
         teacher: The dense model that distillation imitates, if there is one.
+        devices: The `Devices` that train; one if not given.
 
     Returns:
         Time that this training and those before it have taken, by name.
@@ -61,7 +62,7 @@ def train(model, name, recipe, splits, folder, console, start=None, seconds=None
     Raises:
         InputError: If the data or the backend are not those with which the training began.
     """
-    training = getattr(recipe, name)
+    training, devices = getattr(recipe, name), devices or Devices()
     epochs = 1 if recipe.smoke else training.epochs
     steps = min(len(splits.train), SMOKE_STEPS) if recipe.smoke else len(splits.train)
     backend = keras.backend.backend()
@@ -71,7 +72,7 @@ def train(model, name, recipe, splits, folder, console, start=None, seconds=None
             f"`--resume` needs the data and the backend of the run, {start.steps} batches an epoch on {start.backend}. "
             f"Received: {steps} batches on {backend}"
         )
-    compile_model(model, recipe, training, epochs, steps, teacher)
+    compile_model(model, recipe, training, epochs, steps, teacher, devices)
     own, checkpoint = folder / name, folder / CHECKPOINT
     make_folder(own)
     if start.epoch or start.batch:
@@ -94,7 +95,8 @@ def train(model, name, recipe, splits, folder, console, start=None, seconds=None
         progress,
         PolicyTensorBoard(
             folder / "tensorboard" / name,
-            validation_images=np.asarray(next(iter(splits.validation))[0]),
+            # Of several hosts none has all that a model predicts.
+            validation_images=None if devices.hosts > 1 else np.asarray(next(iter(splits.validation))[0]),
             picture_freq=max(epochs // PICTURES, 1),
             hparams=hyperparameters(recipe, name),
             seconds=start.seconds.get(name, 0.0),
@@ -108,7 +110,7 @@ def train(model, name, recipe, splits, folder, console, start=None, seconds=None
             if epoch == last or stop.is_over():
                 continue
             model.fit(
-                from_epoch(splits, epoch, batch, steps),
+                devices.distribute(from_epoch(splits, epoch, batch, steps), recipe.batch_size),
                 validation_data=splits.validation.take(1) if recipe.smoke else splits.validation,
                 initial_epoch=epoch,
                 epochs=last,
@@ -135,7 +137,7 @@ def hyperparameters(recipe, name):
     return {field: "none" if value is None else value for field, value in found.items()}
 
 
-def compile_model(model, recipe, training, epochs, steps_per_epoch, teacher):
+def compile_model(model, recipe, training, epochs, steps_per_epoch, teacher, devices):
     """Compiles a model for a training of so many `epochs` of so many batches."""
     steps = epochs * steps_per_epoch
     scale = 1.0
@@ -156,10 +158,9 @@ def compile_model(model, recipe, training, epochs, steps_per_epoch, teacher):
             options["training_policy"] = training.policy
         if recipe.distillation is not None:
             options |= {"teacher": teacher, "distillation": recipe.distillation}
-    # On torch `jit_compile` is not XLA but torch.compile, which is not what the recipe speaks of. Where each of several
-    # devices runs a step by itself, XLA is left out.
+    # On torch `jit_compile` is not XLA but torch.compile, which is not what the recipe speaks of.
     decided = recipe.xla is not None and keras.backend.backend() != "torch"
-    compiled = recipe.xla and replicas() == 1 if decided else "auto"
+    compiled = recipe.xla and not devices.by_itself if decided else "auto"
     model.compile(
         adamw(
             scale * training.learning_rate,

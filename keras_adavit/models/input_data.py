@@ -164,6 +164,7 @@ def check_dataset(model, name, dataset, train):
     if spec is None:
         return
     parts = spec if isinstance(spec, tuple) else (spec,)
+    parts = [getattr(part, "_value_specs", (part,))[0] for part in parts]  # those of several devices are alike
     if train and len(parts) < 2:
         raise InputError(f"`{name}` must give pairs of images and labels. Received: elements of {describe(spec)}")
     check_images(name, parts[0], model.backbone.image_shape, partial=True)

@@ -1,6 +1,8 @@
 """Trains a recipe on one CPU device, and on two with a stop in between, in a process that has two.
 
 python tests/devices/two_devices.py FOLDER  # writes the runs one/ and two/
+
+Where the environment has several hosts, it is one of these, which go on with the folder and write the run hosts/.
 """
 
 # ruff: noqa: E402, the number of devices is fixed before they are looked at
@@ -11,14 +13,17 @@ import os
 import sys
 from pathlib import Path
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+HOSTS = "KERAS_DISTRIBUTION_JOB_ADDRESSES" in os.environ
+if not HOSTS:
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
 
 import keras
 import tensorflow as tf
 from rich.console import Console
 
-configuration = [tf.config.LogicalDeviceConfiguration()] * 2
-tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], configuration)
+if not HOSTS:
+    configuration = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], configuration)
 
 import keras_adavit as ka
 from keras_adavit.evaluation.evaluate import evaluate
@@ -31,9 +36,9 @@ VALIDATION = 257  # of which the last batch has one image, which leaves none to 
 load = Digits.load
 
 
-def load_fewer(self, batch_size, seed):
-    splits = load(self, batch_size, seed)
-    validation = splits.validation.unbatch().take(VALIDATION).batch(batch_size)
+def load_fewer(self, *options):
+    splits = load(self, *options)
+    validation = splits.validation.unbatch().take(VALIDATION).batch(options[0])
     return dataclasses.replace(splits, validation=validation, validation_examples=VALIDATION)
 
 
@@ -46,8 +51,9 @@ def close(models, recipe, splits, seconds, folder, console):
 Digits.load, running.close = load_fewer, close
 keras.utils.set_random_seed(0)
 sizes = {"patch_size": 8, "width": 12, "depth": 2, "num_heads": 3, "mlp_ratio": 2.0}
-dense = ka.AdaViTBackbone(image_size=24, channels=1, **sizes)
-ka.AdaViTClassifier(dense, 10, class_names=tuple("0123456789")).save(FOLDER / "dense.keras")
+if not HOSTS:
+    dense = ka.AdaViTBackbone(image_size=24, channels=1, **sizes)
+    ka.AdaViTClassifier(dense, 10, class_names=tuple("0123456789")).save(FOLDER / "dense.keras")
 terms = {"head_entropy": 0.1, "block_diversity": 0.1, "token_minimum": 0.9, "token_minimum_weight": 0.1}
 recipe = Recipe(
     name="tiny",
@@ -65,7 +71,8 @@ recipe = Recipe(
     checkpoint_minutes=1e-9,  # after every batch
 )
 console, seen = Console(quiet=True), []
-running.run(dataclasses.replace(recipe, output=str(FOLDER / "one")), console)
+if not HOSTS:
+    running.run(dataclasses.replace(recipe, output=str(FOLDER / "one")), console)
 
 
 def stop(self, batch, logs=None):
@@ -75,9 +82,10 @@ def stop(self, batch, logs=None):
 
 
 on_batch_end, ProgressBar.on_train_batch_end = ProgressBar.on_train_batch_end, stop
-recipe = dataclasses.replace(recipe, devices="all", output=str(FOLDER / "two"))
+folder = FOLDER / ("hosts" if HOSTS else "two")
+recipe = dataclasses.replace(recipe, devices="all", output=str(folder))
 try:
     running.run(recipe, console)
 except KeyboardInterrupt:
     ProgressBar.on_train_batch_end = on_batch_end
-    running.run(recipe, console, FOLDER / "two")
+    running.run(recipe, console, folder)
