@@ -63,7 +63,7 @@ def openvino(path):
 
 RUNTIMES = (
     ("ONNX Runtime", onnx_runtime, ("", "-int8")),
-    ("OpenVINO", openvino, ("",)),
+    ("OpenVINO", openvino, ("", "-int8")),
     ("SavedModel", saved_model, ("",)),
 )
 

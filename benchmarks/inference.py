@@ -67,7 +67,8 @@ class Arguments:
     calibrated: tuple[Literal["tokens", "heads", "blocks"], ...] = CALIBRATED[0]
     """With `--export`, which gates are calibrated."""
     export: Path | None = None
-    """Folder, new: write ONNX files in float32 and int8, SavedModels, LiteRT and images there, for exported.py."""
+    """Folder, new: write ONNX files in float32 and int8, SavedModels, LiteRT and images there, for exported.py and
+    serving.py."""
 
 
 def main():
@@ -224,6 +225,7 @@ def export(models, arguments, images):
         ka.export(model, arguments.export / f"{name}-int8.onnx", "onnx", model.execution, quantize="int8")
         ka.export(model, arguments.export / name, "saved_model", model.execution)
         ka.export(model, arguments.export / f"{name.replace('packed', 'masked')}.tflite", "litert")
+    ka.export(models["packed"], arguments.export / "masked.onnx", "onnx", "masked")
     np.savez(arguments.export / "images.npz", images=images, dense_macs=models["dense"].dense_macs)
 
 

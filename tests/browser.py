@@ -24,9 +24,9 @@ def started_browser():
 
 
 def open_page(browser, url, width=1200, **options):
-    """A page, and what it complains of: console errors, exceptions, requests that failed."""
+    """A page, and what it complains of: errors and warnings of its console, exceptions, requests that failed."""
     page, complaints = browser.new_page(viewport={"width": width, "height": 900}, **options), []
-    page.on("console", lambda each: complaints.append(each.text) if each.type == "error" else None)
+    page.on("console", lambda each: complaints.append(each.text) if each.type in ("error", "warning") else None)
     page.on("pageerror", lambda each: complaints.append(str(each)))
     page.on("requestfailed", lambda each: complaints.append(each.url))
     page.goto(url)

@@ -1,12 +1,11 @@
 """The page in a real browser: a photo is dropped, and the answer is seen."""
 
 import base64
-import shutil
 
 import pytest
+from browser import open_page, started_browser
 from PIL import Image
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DROP = """([content, name, type]) => {
     const bytes = Uint8Array.from(atob(content), sign => sign.charCodeAt(0)), transfer = new DataTransfer();
     transfer.items.add(new File([bytes], name, {type}));
@@ -15,32 +14,21 @@ DROP = """([content, name, type]) => {
             new DragEvent(kind, {dataTransfer: transfer, bubbles: true, cancelable: true}));
 }"""
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
-    pytest.mark.usefixtures("one_backend"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_backend")]
 
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="the browser is driven by playwright")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with started_browser() as browser:
         yield browser
-        browser.close()
 
 
-@pytest.fixture(params=[(400, 800, "light"), (1100, 800, "dark")], ids=["narrow", "wide"])
+@pytest.fixture(params=[(400, "light"), (1100, "dark")], ids=["narrow", "wide"])
 def page(request, browser, address):
-    """A page, and the errors that its console showed."""
-    width, height, scheme = request.param
-    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+    """A page, and what it complained of."""
+    width, scheme = request.param
+    page, errors = open_page(browser, address, width, color_scheme=scheme)
     page.set_default_timeout(120_000)
-    errors = []
-    page.on("console", lambda said: errors.append(said.text) if said.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(address)
     yield page, errors
     page.close()
 
