@@ -12,12 +12,13 @@ from keras_adavit.data.image_folder import name_bad_images
 from keras_adavit.data.photo_files import find_photos
 from keras_adavit.data.shard_files import INDEX
 from keras_adavit.data.sources import ImageFolder, Shards
+from keras_adavit.data.tfds import only_evaluated
 from keras_adavit.errors import InputError, printable
 from keras_adavit.evaluation import tables
 from keras_adavit.evaluation.analysis import Breakdown, check_path
 from keras_adavit.evaluation.calibration import calibrate
 from keras_adavit.evaluation.comparison import compare_decisions
-from keras_adavit.evaluation.evaluate import check_data, evaluate
+from keras_adavit.evaluation.evaluate import check_data, evaluate, one_of
 from keras_adavit.evaluation.pictures import policy_picture
 from keras_adavit.evaluation.predict import FirstOutputs, predict, read_photos
 from keras_adavit.evaluation.timing import measure
@@ -28,6 +29,7 @@ from keras_adavit.models.saved import load_model
 from keras_adavit.visualize.figure import save
 
 PICTURED, PHOTOS_PICTURED = 6, 12  # images of a data set, and of `--images`, in a picture
+TFDS = "tfds:"  # before the name of a data set of TensorFlow Datasets
 TIMED = 64  # images of a turn, where a batch is smaller
 
 
@@ -93,6 +95,8 @@ def show_evaluation(model, splits, arguments, console):
         breakdown.save(arguments.analyze)
     if arguments.picture is not None:
         images, labels = zip(*splits.validation.unbatch().take(PICTURED).as_numpy_iterator(), strict=True)
+        if np.ndim(labels[0]):
+            labels = one_of(np.stack(labels), first.arrays()["logits"])
         draw(arguments.picture, model, np.stack(images), labels, splits.class_names, splits.preprocessing, first)
     return dataclasses.asdict(found)
 
@@ -157,8 +161,9 @@ def check_outputs(arguments):
 def find_data(model, model_path, data):
     """The data source that `--data`, or the run that the model belongs to, speaks of.
 
-    The images of a folder or of shards are cropped and normalised as those that the model was trained on, if it knows
-    how; what else can be said of a folder is as in the run: one of class folders alone is split as the run's was.
+    The images of a folder, of shards or of TensorFlow Datasets are cropped and normalised as those that the model was
+    trained on, if it knows how; what else can be said of a folder is as in the run: one of class folders alone is split
+    as the run's was.
     """
     beside = model_path.parent.parent / "recipe.py"
     own = load_recipe(beside).data if beside.is_file() else None
@@ -168,12 +173,16 @@ def find_data(model, model_path, data):
         return own
     if data.suffix == ".py":
         return load_recipe(data).data
+    known = model.preprocessing
+    looks = {} if known is None else {"crop_fraction": known.crop_fraction, "mean": known.mean, "std": known.std}
+    if str(data).startswith(TFDS) and model.backbone.channels == 3:
+        return dataclasses.replace(
+            only_evaluated(str(data).removeprefix(TFDS)), image_size=model.backbone.image_size, **looks
+        )
     kind = Shards if (data / INDEX).is_file() else ImageFolder
     folder = own if isinstance(own, kind) else kind(image_size=model.backbone.image_size)
     if kind is ImageFolder and (data / "train").is_dir():
         folder = dataclasses.replace(folder, validation_share=None)
-    known = model.preprocessing
     if known is None or model.backbone.channels != 3:  # photos in a folder have three, as `check_data` will say
         return dataclasses.replace(folder, path=str(data))
-    looks = {"crop_fraction": known.crop_fraction, "mean": known.mean, "std": known.std}
     return dataclasses.replace(folder, path=str(data), image_size=model.backbone.image_size, **looks)

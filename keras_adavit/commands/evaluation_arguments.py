@@ -52,8 +52,9 @@ class Arguments:
     model: Annotated[Path, tyro.conf.Positional]
     """The model, a .keras file."""
     data: Path | None = None
-    """A recipe (.py), or a folder of images with `train` and `val`, or of shards; the recipe beside the model if not
-    given. A folder of class folders alone is split as the run's was."""
+    """A recipe (.py), or a folder of images with `train` and `val`, or of shards, or tfds:NAME, what a data set of
+    TensorFlow Datasets holds out, such as tfds:imagenet_v2; the recipe beside the model if not given. A folder of class
+    folders alone is split as the run's was."""
     images: Images = ()
     """Instead of a data set, image files and folders of some: prints the most probable classes of each."""
     picture: Path | None = None

@@ -28,7 +28,8 @@ class Splits:
             that sum to 1 where images are mixed (MixUp, CutMix).
         train_epoch: Function of an epoch's number, an int64 scalar tensor, that gives the batches of that epoch:
             for one number always the same ones, but for TensorFlow Datasets. See `from_epoch`.
-        validation: Batches of the same form, `labels` always int32 `(B,)`: every image exactly once, in a
+        validation: Batches of the same form, `labels` always int32 `(B,)`, or where images have several, which is for
+            evaluation alone, `(B, K)`, 1 for each: every image exactly once, in a
             fixed order that mixes the classes, the last batch as short as it comes.
         calibration: Training images in an order of their own, each once at most, prepared as those of `validation`:
             what thresholds are fitted to.

@@ -44,19 +44,25 @@ class Tfds(Photos):
         start_tensorflow()
         builder = find_builder(self.name, self.data_dir)
         prepare(builder)
-        label = _label_feature(builder)
+        label, several = _label_feature(builder)
         train_examples = _count(builder, self.train_split, "train_split")
         validation_examples = _count(builder, self.validation_split, "validation_split")
 
         # Files are read in an order that TFDS draws: an epoch cannot be asked for by its number.
-        encoded = _read(builder, self.train_split, seed, part.count > 1).shuffle(
-            min(train_examples, SHUFFLE_BUFFER), seed=seed
-        )
+        encoded = _read(builder, self.train_split, seed, part.count > 1)
+        held_out = _read(builder, self.validation_split)
+        if several:
+            encoded = encoded.filter(_has_label).map(lambda image, labels: (image, labels[0]))
+            held_out = held_out.filter(_has_label).map(lambda image, labels: (image, _mark(labels, label.num_classes)))
+            train_examples, validation_examples = (
+                int(dataset.reduce(0, lambda count, _: count + 1)) for dataset in (encoded, held_out)
+            )
+        encoded = encoded.shuffle(min(train_examples, SHUFFLE_BUFFER), seed=seed)
         train_epoch = self.train_batches(lambda _: encoded, label.num_classes, batch_size, seed, part)
         return Splits(
             train=drawn_anew(train_epoch, train_examples // batch_size, seed),
             train_epoch=train_epoch,
-            validation=self.validation_batches(_read(builder, self.validation_split), batch_size),
+            validation=self.validation_batches(held_out, batch_size),
             calibration=self.validation_batches(encoded, batch_size),
             class_names=tuple(label.names),
             train_examples=train_examples,
@@ -102,18 +108,42 @@ def prepare(builder) -> None:
         ) from error
 
 
+def only_evaluated(name: str) -> Tfds:
+    """The source of a data set of this name that is evaluated, not trained on: all of its `validation`, or `test`."""
+    builder = find_builder(name, None)
+    prepare(builder)
+    split = "validation" if "validation" in builder.info.splits else "test"
+    return Tfds(name=name, train_split=split, validation_split=split)
+
+
 def _label_feature(builder):
-    """The class labels of a data set that has an image and a label."""
+    """The class labels of a data set that has an image and a label, and whether an image has several."""
     import tensorflow_datasets as tfds
 
-    features = builder.info.features
-    wanted = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
-    if not all(key in features and isinstance(features[key], kind) for key, kind in wanted.items()):
-        raise InputError(
-            "`name` must be a data set with the features `image` and `label`. "
-            f"Received: name={builder.name!r} with {', '.join(features.keys())}"
-        )
-    return features["label"]
+    features = dict(builder.info.features.items())
+    if isinstance(features.get("image"), tfds.features.Image):
+        label, labels = features.get("label"), features.get("real_label")
+        if isinstance(label, tfds.features.ClassLabel):
+            return label, False
+        if isinstance(labels, tfds.features.Sequence) and isinstance(labels.feature, tfds.features.ClassLabel):
+            return labels.feature, True
+    raise InputError(
+        "`name` must be a data set with the features `image` and `label`, or `real_label`. "
+        f"Received: name={builder.name!r} with {', '.join(features)}"
+    )
+
+
+def _has_label(image, labels):
+    import tensorflow as tf
+
+    return tf.size(labels) > 0
+
+
+def _mark(labels, num_classes: int):
+    """Int32 `(K,)`, 1 for each of an image's labels."""
+    import tensorflow as tf
+
+    return tf.reduce_max(tf.one_hot(labels, num_classes, dtype=tf.int32), axis=0)
 
 
 def _count(builder, split: str, argument: str) -> int:
@@ -127,9 +157,10 @@ def _count(builder, split: str, argument: str) -> int:
 
 
 def _read(builder, split: str, shuffle_seed: int | None = None, same: bool = False):
-    """Dataset of (bytes of an image file, int32 label); with a seed, the files come in random order.
+    """Dataset of (bytes of an image file, int32 label, or the image's several).
 
-    It is the `same` order in every process, if asked for, which takes more time.
+    With a seed, the files come in random order. It is the `same` order in every process, if asked for, which takes more
+    time.
     """
     import tensorflow as tf
     import tensorflow_datasets as tfds
@@ -143,4 +174,5 @@ def _read(builder, split: str, shuffle_seed: int | None = None, same: bool = Fal
         decoders={"image": tfds.decode.SkipDecoding()},
         read_config=config,
     )
-    return dataset.map(lambda example: (example["image"], tf.cast(example["label"], tf.int32)))
+    name = "label" if "label" in builder.info.features else "real_label"
+    return dataset.map(lambda example: (example["image"], tf.cast(example[name], tf.int32)))

@@ -55,10 +55,12 @@ def evaluate(model, dataset, policy=None, observe=None):
 
     Args:
         model: An `AdaViTClassifier`.
-        dataset: Iterable of batches, `images` float32 (B, S, S, C), `labels` integers (B,).
+        dataset: Iterable of batches, `images` float32 (B, S, S, C), `labels` integers (B,); or (B, K), 1 for each of an
+            image's labels, of which any is right.
         policy: A `RandomPolicy`, drawn anew for each batch, an `OpenPolicy`, a `TopKPolicy` or a `MergePolicy`; by
             default the gates decide.
-        observe: Function that is also given each batch's labels and outputs, as arrays.
+        observe: Function that is also given each batch's labels (B,) and outputs, as arrays; of several labels the one
+            that is predicted, or else the first.
 
     Returns:
         An `Evaluation`.
@@ -73,11 +75,11 @@ def evaluate(model, dataset, policy=None, observe=None):
         refuse("observe", "a function or None", observe)
     run = predictor(model, policy)
     batches = []
-    for number, (images, labels) in enumerate(pairs(model, dataset)):
+    for number, (images, labels) in enumerate(pairs(model, dataset, several=True)):
         outputs = run(ops.convert_to_tensor(images), number)
         batches.append(summarize(model, images, labels, outputs))
         if observe is not None:
-            observe(labels, outputs)
+            observe(labels if labels.ndim == 1 else one_of(labels, outputs["logits"]), outputs)
     if not batches:
         raise InputError("`dataset` must have at least one image. Received: none")
     total = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
@@ -104,7 +106,14 @@ def evaluate(model, dataset, policy=None, observe=None):
     )
 
 
-def pairs(model, dataset):
+def one_of(labels, logits):
+    """Of several labels of an image (B, K) the one that is predicted, or else the first: integers (B,)."""
+    prediction = logits.argmax(axis=-1)
+    right = labels[np.arange(len(labels)), prediction] == 1
+    return np.where(right, prediction, labels.argmax(axis=-1))
+
+
+def pairs(model, dataset, several=False):
     """Yields a data set's batches of images and labels as arrays, each checked; empty ones are left out."""
     for images in iterate(dataset):
         if not isinstance(images, (tuple, list)) or len(images) != 2:
@@ -112,7 +121,8 @@ def pairs(model, dataset):
         images, labels = (ops.convert_to_numpy(part) if hasattr(part, "dtype") else part for part in images)
         check_images("dataset", images, model.backbone.image_shape)
         check_labels("dataset", labels, model.num_classes)
-        if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) != len(images):
+        marked = several and labels.ndim == 2 and labels.shape[1] == model.num_classes and labels.any(axis=1).all()
+        if not (labels.ndim == 1 or marked) or labels.dtype.kind not in "iu" or len(labels) != len(images):
             raise InputError(
                 f"`dataset` must give one integer label for each image. Received: {describe(labels)} for "
                 f"{len(images)} images"
@@ -158,8 +168,13 @@ def summarize(model, images, labels, outputs):
     logits = outputs["logits"].astype("float64")
     top = logits.max(axis=-1)
     log_sum = top + np.log(np.exp(logits - top[:, None]).sum(axis=-1))
-    own = logits[np.arange(len(labels)), labels]
-    rank = (~(logits < own[:, None])).sum(axis=-1) - 1  # so that ties, and logits that are no numbers, count as wrong
+    if labels.ndim == 1:
+        own = best = logits[np.arange(len(labels)), labels]
+    else:
+        right = np.where(labels == 1, logits, -np.inf)
+        best = right.max(axis=-1)
+        own = top + np.log(np.exp(right - top[:, None]).sum(axis=-1))
+    rank = (~(logits < best[:, None])).sum(axis=-1) - 1  # so that ties, and logits that are no numbers, count as wrong
     gates = model.backbone.gates
     first = gates.first_token_gated_block if gates else 0
     return {

@@ -32,9 +32,9 @@ class AverageWeights(keras.callbacks.Callback):
         if self.own is None:
             self.own = [ops.convert_to_numpy(variable).copy() for variable in self.model.trainable_variables]
             self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
-            if keras.backend.backend() == "jax":  # compiled, evaluation takes the arrays that it is given
-                for variable in self.model.trainable_variables:
-                    variable.assign(ops.copy(variable))
+            # Copies: on JAX a compiled evaluation takes away the arrays that it is given.
+            for variable in self.model.trainable_variables:
+                variable.assign(ops.convert_to_numpy(variable).copy())
 
     def restore(self):
         """Puts the weights of the training back."""

@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from gated import make_model
 
 import keras_adavit as ka
@@ -226,3 +227,43 @@ def test_a_model_that_does_not_know_its_preprocessing(model, capsys):
     code, out, err = run(capsys, "--images", "a.png")
     assert (code, out) == (2, "")
     assert "train it anew, give a data set with `--data`" in err
+
+
+@pytest.fixture
+def tensorflow_datasets(tmp_path, monkeypatch):
+    """Data sets of the features of ImageNet-v2 and of ReaL; the images of the latter have 0, 1 and 5 labels."""
+    image, label = tfds.features.Image(encoding_format="jpeg"), tfds.features.ClassLabel(names=NAMES)
+    photos = [np.random.default_rng(seed).integers(0, 256, (30, 40, 3), "uint8") for seed in range(3)]
+    v2 = {"image": image, "label": label, "file_name": tfds.features.Text()}
+    real = {"image": image, "original_label": label, "real_label": tfds.features.Sequence(label),
+            "file_name": tfds.features.Text()}  # fmt: skip
+    examples = {
+        "tiny_v2": [{"label": i, "file_name": ""} for i in range(3)],
+        "tiny_real": [
+            {"original_label": 0, "real_label": labels, "file_name": ""} for labels in ([], [1], [0, 1, 2, 3, 4])
+        ],
+    }
+    for name, split, features in (("tiny_v2", "test", v2), ("tiny_real", "validation", real)):
+        rows = [(i, {"image": photo, **row}) for i, (photo, row) in enumerate(zip(photos, examples[name], strict=True))]
+        tfds.dataset_builders.store_as_tfds_dataset(
+            name, "1.0.0", tfds.features.FeaturesDict(features), {split: rows}, data_dir=str(tmp_path)
+        )
+    find = tfds.builder
+    monkeypatch.setattr(tfds, "builder", lambda name, data_dir: find(name, data_dir=data_dir or str(tmp_path)))
+
+
+@pytest.mark.usefixtures("tensorflow_datasets")
+def test_other_labels_of_imagenet(capsys, tmp_path):
+    def figures(name, *options):
+        code, _, errors = run(capsys, "--data", f"tfds:{name}", "--json", "figures.json", *options)
+        assert code == 0, errors
+        return json.loads((tmp_path / "figures.json").read_text())
+
+    assert figures("tiny_v2")["images"] == 3
+    found = figures("tiny_real", "--analyze", "analysis.npz", "--picture", "picture.png")
+    analysis = np.load("analysis.npz")
+    assert found["images"] == 2
+    right = sorted(analysis["label"] == analysis["prediction"])
+    assert right[-1]  # that of all classes
+    assert found["top1"] == np.mean(right)
+    assert run(capsys, "--data", "tfds:tiny_real", "--compare")[0] == 2

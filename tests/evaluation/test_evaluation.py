@@ -32,6 +32,23 @@ def data():
     return images, rng.integers(0, 7, 21)
 
 
+def test_any_of_several_labels_is_right(model, data):
+    images, labels = data
+    marked = np.eye(7, dtype="int32")[labels] | np.eye(7, dtype="int32")[(labels + 3) % 7]
+    logits = ops.convert_to_numpy(model(images)["logits"])
+    share = (ops.convert_to_numpy(ops.softmax(logits)) * marked).sum(axis=1)
+    seen = []
+    found = evaluate(model, [(images, marked)], observe=lambda labels, outputs: seen.append(labels))
+    right = marked[np.arange(21), logits.argmax(axis=1)] == 1
+    assert found.top1 == pytest.approx(right.mean())
+    assert 0 < found.top1 < 1
+    top5 = np.argsort(-logits, axis=1)[:, :5]
+    assert found.top5 == pytest.approx(np.take_along_axis(marked, top5, axis=1).any(axis=1).mean())
+    assert found.loss == pytest.approx(-np.log(share).mean(), rel=1e-4)
+    assert ((seen[0] == logits.argmax(axis=1)) == right).all()
+    assert (marked[np.arange(21), seen[0]] == 1).all()
+
+
 def test_every_image_counts_once_whatever_the_batches(model, data):
     images, labels = data
     found = [evaluate(model, [(images[i : i + n], labels[i : i + n]) for i in range(0, 21, n)]) for n in (21, 8)]
