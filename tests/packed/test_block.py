@@ -178,12 +178,11 @@ ONE = {
 }
 
 
-@pytest.mark.parametrize("run", ["predict", pytest.param("XLA", marks=XLA_ONLY)])
 @pytest.mark.parametrize("name", ONE)
-def test_one_image(name, run):
+def test_one_image(name):
     """Alone and compiled, and after batches of several."""
     model = make_model(ONE[name], depth=4)
-    masked, packed = both(model, make_images(9), RUNS[run])
+    masked, packed = both(model, make_images(9), RUNS["predict"])
     if model.backbone.gates.heads == "full":
         assert (masked["head_keep"][-1].sum(axis=-1) < 3).any()
     for key, value in masked.items():
