@@ -9,7 +9,6 @@ import keras
 import pytest
 
 FIXTURES = Path(__file__).parent / "fixtures"
-BACKEND_FREE = {"data", "visualize"}  # rooms that tf.data, or matplotlib, computes whatever the backend
 
 
 def pytest_addoption(parser):
@@ -20,19 +19,17 @@ def pytest_addoption(parser):
     )
 
 
-def pytest_collection_modifyitems(config, items):
-    if keras.backend.backend() == "tensorflow" or config.getoption("--exhaustive"):
-        return
-    skip = pytest.mark.skip(reason="the same on every backend: runs on TensorFlow, and with --exhaustive")
-    for item in items:
-        if item.path.parent.name in BACKEND_FREE:
-            item.add_marker(skip)
-
-
 @pytest.fixture(scope="session")
 def exhaustive(request):
     """If all cases are wanted, not the share that a run of all tests has time for."""
     return request.config.getoption("--exhaustive")
+
+
+@pytest.fixture(scope="session")
+def one_backend(exhaustive):
+    """Skips on all backends but one, of what does the same on each."""
+    if keras.backend.backend() != "tensorflow" and not exhaustive:
+        pytest.skip("the same on every backend: runs on TensorFlow, and with --exhaustive")
 
 
 @pytest.fixture(autouse=True)

@@ -1,9 +1,15 @@
 """A small gated classifier, and what it gives in both executions."""
 
+import keras
 import numpy as np
+import pytest
 from keras import ops
 
 import keras_adavit as ka
+
+XLA_CHOICE = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="XLA is a choice on TensorFlow alone: JAX has no other, torch none"
+)
 
 
 def make_model(gates=None, stem="patch", depth=3, **kwargs):

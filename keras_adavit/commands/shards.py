@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 
 from keras_adavit.commands.arguments import parse
-from keras_adavit.data.image_folder import ImageFolder
+from keras_adavit.data.image_folder import ImageFolder, labelled
 from keras_adavit.data.shard_files import INDEX, PLAN, check_place, check_whole, plan_digest, plan_shards, read_index
 from keras_adavit.data.shard_files import write_shards as write
 from keras_adavit.errors import InputError, printable
@@ -84,11 +84,6 @@ def main(arguments):
     before = f", {old} of which were there" if old else ""
     console.print(f"Wrote {images} images to {len(written)} files in {out}{before}", markup=False)
     return 0
-
-
-def labelled(files):
-    """All files of the classes, each with its label."""
-    return [(path, label) for label, paths in enumerate(files.values()) for path in paths]
 
 
 def check_room(out, shards):

@@ -261,10 +261,14 @@ def _without(files: ClassFiles, skipped: list[str], split: Path) -> ClassFiles:
     return good
 
 
+def labelled(files: ClassFiles) -> list[tuple[str, int]]:
+    """All files in order, each with its label."""
+    return [(path, label) for label, paths in enumerate(files.values()) for path in paths]
+
+
 def _flat(files: ClassFiles) -> tuple[list[str], list[int]]:
     """All files in order, and the label of each."""
-    pairs = [(path, label) for label, paths in enumerate(files.values()) for path in paths]
-    paths, labels = zip(*pairs, strict=True)
+    paths, labels = zip(*labelled(files), strict=True)
     return list(paths), list(labels)
 
 

@@ -3,18 +3,13 @@
 import keras
 import numpy as np
 import pytest
-from gated import both, make_images, make_model
+from gated import XLA_CHOICE, both, make_images, make_model
 from keras import ops
 
 import keras_adavit as ka
 
-XLA_ONLY = [
-    pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="XLA is a choice on TensorFlow alone"),
-    pytest.mark.slow,
-]
 
-
-@pytest.mark.parametrize("xla", ["auto", pytest.param(True, marks=XLA_ONLY)])
+@pytest.mark.parametrize("xla", ["auto", pytest.param(True, marks=[XLA_CHOICE, pytest.mark.slow])])
 def test_evaluate(xla):
     model = make_model(depth=2)
     model.compile(loss=ka.CrossEntropy(), jit_compile=xla)
@@ -69,7 +64,7 @@ def test_symbolic_call():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="XLA is a choice on TensorFlow alone")
+@XLA_CHOICE
 def test_xla_packs():
     """Batches of several sizes, which Keras traces as one, and blocks that are gated differently."""
     import tensorflow as tf
@@ -93,7 +88,7 @@ def test_xla_packs():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="XLA is a choice on TensorFlow alone")
+@XLA_CHOICE
 def test_whoever_chooses_xla():
     """A function of one's own, with a gradient; and a model around this one, which is compiled otherwise."""
     import tensorflow as tf
@@ -119,7 +114,7 @@ def test_whoever_chooses_xla():
     np.testing.assert_allclose(around.predict(images, verbose=0), expected[0], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="sizes are static on JAX alone")
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX alone is asked what it compiled")
 def test_one_compilation_serves_many_policies():
     import jax
 

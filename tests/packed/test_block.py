@@ -5,7 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
-from gated import both, make_images, make_model
+from gated import XLA_CHOICE, both, make_images, make_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keras import ops
@@ -147,7 +147,7 @@ def predict_with_xla(model, images):
 
 
 RUNS["XLA"] = predict_with_xla
-XLA_ONLY = [pytest.mark.skipif(backend != "tensorflow", reason="XLA is a choice on TensorFlow alone"), pytest.mark.slow]
+XLA_ONLY = [XLA_CHOICE, pytest.mark.slow]
 every_run = pytest.mark.parametrize("run", ["call", "predict", pytest.param("XLA", marks=XLA_ONLY)])
 
 

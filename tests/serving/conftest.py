@@ -21,11 +21,9 @@ BUDGETS = (0.3, 0.5)
 
 
 @pytest.fixture(scope="session")
-def one_backend():
-    """Skips on all backends but one: a server does the same on each, only `KerasEngine` does not."""
+def one_backend(one_backend):
+    """As of all tests: a server does the same on each backend; only `KerasEngine` does not, see test_engines.py."""
     need_server()
-    if keras.backend.backend() != "tensorflow":
-        pytest.skip("a server does the same on each backend: on TensorFlow alone; test_engines.py runs on all")
 
 
 @pytest.fixture(scope="session")
