@@ -81,7 +81,9 @@ def main():
         for name in names(arguments)
     }
     images = load_images(arguments.images, models["dense"].backbone.image_size, max(arguments.batch_size))
-    spread_gates(models["packed"], images)
+    # XLA would compile packed once more, for the batches of the calibration.
+    calibrated = models.get(WITHOUT_XLA[1], models["packed"])
+    spread_gates(calibrated, images)
     for name, model in models.items():
         model.execution = "packed" if name.startswith("packed") else "masked"
         # XLA on JAX; it is slower on TensorFlow, and torch has its fused kernels without a compiler.
@@ -93,10 +95,10 @@ def main():
     table = Table("policy", "batch", "MACs", *over_dense, "realised", "images/s, dense", "packed")
     for share in arguments.macs:
         for kinds in CALIBRATED:
-            calibrate(models["packed"], images, share, kinds)
-            for name in models:
-                if name == "masked" or name == WITHOUT_XLA[1]:
-                    models[name].set_weights(models["packed"].get_weights())
+            calibrate(calibrated, images, share, kinds)
+            for name, model in models.items():
+                if not name.startswith("dense") and model is not calibrated:
+                    model.set_weights(calibrated.get_weights())
             for size in arguments.batch_size:
                 label = f"gates, {share}: {', '.join(kinds)}"
                 add_row(table, label, models, images, size, arguments)
