@@ -2,11 +2,12 @@
 
     python benchmarks/input_pipeline.py DIR
 
-DIR holds JPEG files, at any depth; without it, some are made up. Beside this package's pipelines run loops over Pillow,
-as many threads as there are cores, with timm's RandAugment if timm is installed; and keras-cv's RandAugment if keras-cv
-is. All take turns on the same files, and the medians are printed: their ratios are what can be compared, and on a
-machine that has other work to do the processor's time more than the clock's. Files are in memory before; the time to
-start a pipeline is left out.
+DIR holds JPEG files, in one folder a class; without it, some are made up. Beside this package's pipelines run loops over
+Pillow, as many threads as there are cores, with timm's RandAugment if timm is installed; timm's own loader with two
+workers, if torchvision is too; `keras.utils.image_dataset_from_directory`, which decodes and resizes alone; and
+keras-cv's RandAugment if keras-cv is installed. All take turns on the same files, and the medians are printed: their
+ratios are what can be compared, and on a machine that has other work to do the processor's time more than the clock's.
+The files of the first two kinds are in memory before; the time to start is left out.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 from PIL import Image
@@ -103,13 +105,55 @@ def pillow_loops(files, size, batch):
     return found
 
 
+def other_loaders(folder, count, size, batch):
+    """Loaders of Keras and timm that read the folder's files themselves: functions that give iterators over batches."""
+    plain = keras.utils.image_dataset_from_directory(
+        folder, labels=None, image_size=(size, size), batch_size=batch, shuffle=False, verbose=False
+    )
+    found = {"Keras: decode, resize": lambda: plain.repeat().take(count // batch)}
+    if not (importlib.util.find_spec("timm") and importlib.util.find_spec("torchvision")):
+        return found
+    from timm.data import ImageDataset, Mixup, create_loader
+
+    mixing = Mixup(mixup_alpha=0.8, cutmix_alpha=1.0, label_smoothing=0.1, num_classes=len(list(folder.iterdir())))
+
+    def loader(mix=None, **options):
+        dataset = ImageDataset(str(folder))
+        dataset.reader.samples = (dataset.reader.samples * count)[:count]
+        batches = create_loader(
+            dataset,
+            (3, size, size),
+            batch,
+            is_training=True,
+            use_prefetcher=False,
+            num_workers=2,
+            persistent_workers=False,
+            interpolation="random",
+            color_jitter=None,
+            pin_memory=False,
+            **options,
+        )
+        return (mix(*each) if mix else each for each in batches)
+
+    # Up to 9: at 10 it posterizes to no bits, which newer versions of Pillow refuse.
+    vary = {"auto_augment": "rand-m9-mmax9-mstd0.5-inc1"}
+    found["timm: decode, crop, flip"] = loader
+    found["timm: … all"] = lambda: loader(mixing, **vary, re_prob=0.25, re_mode="pixel")
+    return found
+
+
+def processor_seconds():
+    """Time of this process, and of those that it has waited for."""
+    return sum(os.times()[:4])
+
+
 def rates(batches, batch):
     """Images a second by the clock, and milliseconds of the processor an image, after the first batch."""
     iterator = iter(batches)
     next(iterator)
-    clock, processor = time.perf_counter(), time.process_time()
+    clock, processor = time.perf_counter(), processor_seconds()
     images = batch * sum(1 for _ in iterator)
-    return images / (time.perf_counter() - clock), 1000 * (time.process_time() - processor) / images
+    return images / (time.perf_counter() - clock), 1000 * (processor_seconds() - processor) / images
 
 
 def made_up_photos(folder, count=64):
@@ -158,6 +202,8 @@ def measure(arguments, parser, folder):
     files = (files * -(-arguments.count // len(files)))[: arguments.count // arguments.batch * arguments.batch]
     datasets = pipelines(files, arguments.size, arguments.batch)
     loops = pillow_loops(files, arguments.size, arguments.batch)
+    if arguments.folder is not None:
+        loops |= other_loaders(folder, len(files), arguments.size, arguments.batch)
     found = {name: [] for name in (*datasets, *loops)}
     cores = len(os.sched_getaffinity(0))
     for _ in range(arguments.rounds):
