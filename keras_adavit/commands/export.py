@@ -28,7 +28,7 @@ class Arguments:
     preprocessing: bool = False
     """Take photos of any size, and a SavedModel JPEG and PNG files too, as evaluation does."""
     quantize: Literal["int8"] | None = None
-    """With ONNX, weights and activations in 8 bits, but for those that decide."""
+    """With ONNX, weights and activations in 8 bits, but for those that decide and the first block."""
 
 
 def main(arguments):

@@ -1,24 +1,27 @@
 """Quantises an ONNX graph to int8 through ONNX Runtime's own tools."""
 
 import logging
+import re
 import tempfile
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-FLOAT32 = ("_gate", "/stem", "/head")  # in the names of products that are not rounded: they decide, or take few MACs
+# In the names of products that are not rounded: they decide, or take few MACs, or, in the first block, what they round
+# would turn decisions of all blocks.
+FLOAT32 = re.compile(r"_gate|/stem|/head|/block_0(_\d+)?/")
 
 
 def quantize_to_int8(model):
     """An ONNX model with the products by constant weights of another in int8, those of branches included.
 
-    Weights are rounded ahead, a scale a column; activations when it runs, a scale a product. Gates, stem, classifier,
-    normalisations and attention itself stay in float32; so do products by the weights of some heads, which are
-    gathered when it runs.
+    Weights are rounded ahead, a scale a column; activations when it runs, a scale a product. Gates, stem, first block,
+    classifier, normalisations and attention itself stay in float32; so do products by the weights of some heads, which
+    are gathered when it runs.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    kept = [node.name for node in products(model.graph) if any(part in node.name for part in FLOAT32)]
+    kept = [node.name for node in products(model.graph) if FLOAT32.search(node.name)]
     logger = logging.getLogger()
     logger.addFilter(is_no_advice)
     try:

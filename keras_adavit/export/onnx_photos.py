@@ -67,7 +67,7 @@ def prepend_preprocessing(model, image_size, preprocessing):
     """An ONNX model from `pixels`, uint8 (B, height, width, 3), of one from `images`, float32 (B, S, S, C)."""
     import onnx
 
-    return onnx.compose.merge_models(
+    merged = onnx.compose.merge_models(
         preprocessing_model(image_size, preprocessing, model.ir_version, model.opset_import),
         model,
         io_map=[("images", "images")],
@@ -75,6 +75,9 @@ def prepend_preprocessing(model, image_size, preprocessing):
         producer_name=model.producer_name,
         producer_version=model.producer_version,
     )
+    del merged.opset_import[:]  # those of both, and so each twice
+    merged.opset_import.extend(model.opset_import)
+    return merged
 
 
 def preprocessing_model(image_size, preprocessing, ir_version, opsets):

@@ -50,7 +50,7 @@ def export(model, path, format="saved_model", execution=None, overwrite=False, p
         overwrite: Whether to replace an earlier export of the same format; nothing else is ever replaced.
         preprocessing: Whether to take photos of any size, not as LiteRT; the model must know its `preprocessing`.
         quantize: `"int8"`, of ONNX: weights and the activations that they multiply are rounded to 8 bits, all but those
-            of gates, stem and classifier, which takes less time and memory. Decisions that are close may turn.
+            of gates, stem, first block and classifier, which takes less time and memory. Close decisions may turn.
 
     Raises:
         InputError: If an argument is something else, `path` exists or its folder does not, the extra is missing, the

@@ -22,7 +22,8 @@ def unroll_blocks(blocks, step, tokens, given):
     """
     decisions = []
     for block, keeps in zip(blocks, given, strict=True):
-        tokens, decided = step(block, tokens, keeps)
+        with keras.name_scope(block.name):  # as masked: `export/int8.py` goes by it
+            tokens, decided = step(block, tokens, keeps)
         decisions.append(decided)
     return tokens, stack_blocks(decisions)
 
