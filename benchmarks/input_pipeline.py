@@ -3,11 +3,11 @@
     python benchmarks/input_pipeline.py DIR
 
 DIR holds JPEG files, in one folder a class; without it, some are made up. Beside this package's pipelines run loops
-over Pillow, as many threads as there are cores, with timm's RandAugment if timm is installed; timm's own loader with two
-workers, if torchvision is too; `keras.utils.image_dataset_from_directory`, which decodes and resizes alone; and
+over Pillow, as many threads as there are cores, with timm's RandAugment if timm is installed; timm's own loader with
+two workers, if torchvision is too; `keras.utils.image_dataset_from_directory`, which decodes and resizes alone; and
 keras-cv's RandAugment if keras-cv is installed. All take turns on the same files, and the medians are printed: their
-ratios are what can be compared, and on a machine that has other work to do the processor's time more than the clock's.
-The files of the first two kinds are in memory before; the time to start is left out.
+ratios are what can be compared, and on a machine that has other work to do the processor's time more than the
+clock's. The files of the first two kinds are in memory before; the time to start is left out.
 """
 
 import argparse
