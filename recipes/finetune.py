@@ -9,7 +9,7 @@ classifier alone, the whole dense model, then the adaptive one, which also learn
 
 Tried small: 10 classes of Tiny-ImageNet (5,000 photos of 64 pixels to train on, 500 to look at), a model of patches of
 8, width 128 and 6 blocks, weights of a dense model of the 90 other classes, 2, 8 and 20 epochs, two CPU cores, before
-the random crop had its present form:
+the random crop had its present form and without `key_gradient`:
 
     python train.py recipes/finetune.py --data.path DIR --data.validation-share None --data.image-size 64
         --data.crop-fraction 1 --model.preset None --model.patch-size 8 --model.width 128 --model.depth 6

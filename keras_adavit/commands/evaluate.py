@@ -173,16 +173,13 @@ def find_data(model, model_path, data):
         return own
     if data.suffix == ".py":
         return load_recipe(data).data
-    known = model.preprocessing
-    looks = {} if known is None else {"crop_fraction": known.crop_fraction, "mean": known.mean, "std": known.std}
-    if str(data).startswith(TFDS) and model.backbone.channels == 3:
-        return dataclasses.replace(
-            only_evaluated(str(data).removeprefix(TFDS)), image_size=model.backbone.image_size, **looks
-        )
+    known, size, looks = model.preprocessing, {"image_size": model.backbone.image_size}, {}
+    if known is not None and model.backbone.channels == 3:  # photos have three, as `check_data` will say of others
+        looks = size | {"crop_fraction": known.crop_fraction, "mean": known.mean, "std": known.std}
+    if str(data).startswith(TFDS):
+        return dataclasses.replace(only_evaluated(str(data).removeprefix(TFDS)), **size | looks)
     kind = Shards if (data / INDEX).is_file() else ImageFolder
-    folder = own if isinstance(own, kind) else kind(image_size=model.backbone.image_size)
+    folder = own if isinstance(own, kind) else kind(**size)
     if kind is ImageFolder and (data / "train").is_dir():
         folder = dataclasses.replace(folder, validation_share=None)
-    if known is None or model.backbone.channels != 3:  # photos in a folder have three, as `check_data` will say
-        return dataclasses.replace(folder, path=str(data))
-    return dataclasses.replace(folder, path=str(data), image_size=model.backbone.image_size, **looks)
+    return dataclasses.replace(folder, path=str(data), **looks)

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_adavit.data.part import WHOLE, Part
 from keras_adavit.data.photos import Photos
-from keras_adavit.data.pipeline import Splits, drawn_anew, shuffled_indices, start_tensorflow
+from keras_adavit.data.pipeline import Splits, shuffled_indices, start_tensorflow
 from keras_adavit.errors import InputError
 from keras_adavit.settings import FileName, settings
 
@@ -59,17 +59,16 @@ class HuggingFace(Photos):
 
         train_epoch = self.train_batches(shuffled, len(train.class_names), batch_size, seed, part)
         order = tf.data.Dataset.from_tensor_slices(np.random.default_rng(0).permutation(len(held_out)))
-        return Splits(
-            train=drawn_anew(train_epoch, len(train) // batch_size, seed),
-            train_epoch=train_epoch,
-            validation=self.validation_batches(held_out.examples(order), batch_size),
-            calibration=self.validation_batches(shuffled([seed, 1]), batch_size),
-            class_names=train.class_names,
+        return self.splits(
+            train_epoch,
+            held_out.examples(order),
+            shuffled([seed, 1]),
+            batch_size,
+            seed,
+            steps=len(train) // batch_size,
             train_examples=len(train),
+            class_names=train.class_names,
             validation_examples=len(held_out),
-            mean=self.mean,
-            std=self.std,
-            crop_fraction=self.crop_fraction,
         )
 
     def read(self, argument: str) -> Table:

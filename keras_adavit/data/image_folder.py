@@ -14,7 +14,7 @@ from keras_adavit.data.decode import decode
 from keras_adavit.data.folder_split import split_files, split_table
 from keras_adavit.data.part import WHOLE, Part
 from keras_adavit.data.photos import Photos
-from keras_adavit.data.pipeline import Splits, drawn_anew, shuffled_indices, start_tensorflow
+from keras_adavit.data.pipeline import Splits, shuffled_indices, start_tensorflow
 from keras_adavit.errors import InputError, printable
 from keras_adavit.settings import FileName, Seed, Threshold, settings
 
@@ -78,17 +78,16 @@ class ImageFolder(Photos):
 
         train_epoch = self.train_batches(shuffled, len(train), batch_size, seed, part)
         held_out = _dataset(files, held_out_labels).map(_read, tf.data.AUTOTUNE)
-        return Splits(
-            train=drawn_anew(train_epoch, len(train_files) // batch_size, seed),
-            train_epoch=train_epoch,
-            validation=self.validation_batches(held_out, batch_size),
-            calibration=self.validation_batches(shuffled([seed, 1]), batch_size),
-            class_names=tuple(map(printable, train)),
+        return self.splits(
+            train_epoch,
+            held_out,
+            shuffled([seed, 1]),
+            batch_size,
+            seed,
+            steps=len(train_files) // batch_size,
             train_examples=len(train_files),
+            class_names=tuple(map(printable, train)),
             validation_examples=len(files),
-            mean=self.mean,
-            std=self.std,
-            crop_fraction=self.crop_fraction,
             skipped=tuple(map(printable, skipped)),
             files=tuple(train_files + files),
             split_table=table,

@@ -7,7 +7,7 @@ from dataclasses import field
 from keras_adavit.data.augment import Augment, erase, mix
 from keras_adavit.data.decode import decode_center_crop, decode_random_crop
 from keras_adavit.data.part import WHOLE, Part
-from keras_adavit.data.pipeline import epoch_seed, normalize, with_seeds
+from keras_adavit.data.pipeline import Splits, drawn_anew, epoch_seed, normalize, with_seeds
 from keras_adavit.data.rand_augment import rand_augment
 from keras_adavit.memory import check_memory
 from keras_adavit.settings import ImageSize, PositiveFloat, PositiveShare, numbers, settings
@@ -93,6 +93,28 @@ class Photos:
             return single_threaded(batches.map(finish, auto).prefetch(auto))
 
         return epoch
+
+    def splits(self, train_epoch, held_out, calibration, batch_size: int, seed: int, steps: int, **known):
+        """The `Splits` of a source.
+
+        Args:
+            train_epoch: As of `train_batches`.
+            held_out, calibration: Datasets of (bytes of an image file, int32 label).
+            batch_size: Images in a batch.
+            seed: Of all epochs.
+            steps: Batches of an epoch.
+            **known: The fields of `Splits` that the source knows.
+        """
+        return Splits(
+            train=drawn_anew(train_epoch, steps, seed),
+            train_epoch=train_epoch,
+            validation=self.validation_batches(held_out, batch_size),
+            calibration=self.validation_batches(calibration, batch_size),
+            mean=self.mean,
+            std=self.std,
+            crop_fraction=self.crop_fraction,
+            **known,
+        )
 
     def validation_batches(self, encoded, batch_size: int):
         """Batches of centre crops, in order, from a dataset of (bytes of an image file, int32 label)."""

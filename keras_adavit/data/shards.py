@@ -9,7 +9,7 @@ from pathlib import Path
 from keras_adavit.data.decode import decode
 from keras_adavit.data.part import WHOLE, Part
 from keras_adavit.data.photos import Photos
-from keras_adavit.data.pipeline import Splits, drawn_anew, start_tensorflow
+from keras_adavit.data.pipeline import Splits, start_tensorflow
 from keras_adavit.data.shard_files import LEAST, Written, check_size, damaged, find_damage, parse_record, read_index
 from keras_adavit.errors import InputError, printable
 from keras_adavit.settings import FileName, settings
@@ -59,17 +59,16 @@ class Shards(Photos):
         held_out = tf.data.TFRecordDataset(paths(folder, index.validation)).map(parse_record, tf.data.AUTOTUNE)
         validation_examples = sum(written.images for written in index.validation)
         held_out = held_out.apply(tf.data.experimental.assert_cardinality(validation_examples))
-        return Splits(
-            train=drawn_anew(train_epoch, count // batch_size, seed),
-            train_epoch=train_epoch,
-            validation=self.validation_batches(held_out, batch_size),
-            calibration=self.validation_batches(shuffled([seed, 1]), batch_size),
-            class_names=index.class_names,
+        return self.splits(
+            train_epoch,
+            held_out,
+            shuffled([seed, 1]),
+            batch_size,
+            seed,
+            steps=count // batch_size,
             train_examples=sum(written.images for written in index.train),
+            class_names=index.class_names,
             validation_examples=validation_examples,
-            mean=self.mean,
-            std=self.std,
-            crop_fraction=self.crop_fraction,
             find_damage=lambda: find_first_damage(folder, (*index.train, *index.validation)),
         )
 

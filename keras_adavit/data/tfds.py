@@ -6,7 +6,7 @@ from pathlib import Path
 
 from keras_adavit.data.part import WHOLE, Part
 from keras_adavit.data.photos import Photos
-from keras_adavit.data.pipeline import Splits, drawn_anew, start_tensorflow
+from keras_adavit.data.pipeline import Splits, start_tensorflow
 from keras_adavit.errors import InputError
 from keras_adavit.settings import FileName, settings
 
@@ -59,17 +59,16 @@ class Tfds(Photos):
             )
         encoded = encoded.shuffle(min(train_examples, SHUFFLE_BUFFER), seed=seed)
         train_epoch = self.train_batches(lambda _: encoded, label.num_classes, batch_size, seed, part)
-        return Splits(
-            train=drawn_anew(train_epoch, train_examples // batch_size, seed),
-            train_epoch=train_epoch,
-            validation=self.validation_batches(held_out, batch_size),
-            calibration=self.validation_batches(encoded, batch_size),
-            class_names=tuple(label.names),
+        return self.splits(
+            train_epoch,
+            held_out,
+            encoded,
+            batch_size,
+            seed,
+            steps=train_examples // batch_size,
             train_examples=train_examples,
+            class_names=tuple(label.names),
             validation_examples=validation_examples,
-            mean=self.mean,
-            std=self.std,
-            crop_fraction=self.crop_fraction,
         )
 
 

@@ -82,7 +82,9 @@ def test_unknown_name(data_dir, name):
 
 
 def test_data_without_images(data_dir):
-    with pytest.raises(InputError, match=r"`image` and `label`, .*\. Received: name='tiny_texts' with text$"):
+    with pytest.raises(
+        InputError, match=r"`image` and `label`, or `real_label`\. Received: name='tiny_texts' with text$"
+    ):
         load(data_dir, "tiny_texts")
 
 
