@@ -35,6 +35,7 @@ BACKEND = {
     "export/write.py",
     "serving/engines.py",
     "models/restore.py",
+    "models/compile_arguments.py",
 }
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 

@@ -6,17 +6,20 @@ usage: keras-adavit train RECIPE [--FIELD VALUE ...]
   keras-adavit train digits
   keras-adavit train my_recipe.py --budget.macs-target 0.3 --adaptive.epochs 20
   keras-adavit train digits --help          lists every field of the recipe
+  keras-adavit train ada_deit_small --data.source shards --data.path DIR   images from elsewhere than the recipe says
   keras-adavit train --resume runs/digits   goes on with a run that was stopped, from its last checkpoint
   KERAS_BACKEND=torch keras-adavit train digits
 
 RECIPE is a Python file, or the name of a recipe that comes with this package:"""
 
+import dataclasses
 from pathlib import Path
 
 import tyro
 from rich.console import Console
 
 from keras_adavit.commands.arguments import parse
+from keras_adavit.data.sources import BY_NAME, change_source
 from keras_adavit.errors import InputError
 from keras_adavit.experiments.folder import find_run
 from keras_adavit.experiments.recipe import Recipe
@@ -26,7 +29,7 @@ from keras_adavit.experiments.run import run
 
 def main(arguments):
     """Runs the command; raises `InputError`."""
-    arguments, folder = take_resume(arguments)
+    arguments, folder = take(arguments, "--resume", "the folder of a run")
     if folder is None and (not arguments or arguments[0].startswith("-")):
         print(__doc__ + ", ".join(recipe_names()))
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
@@ -34,6 +37,7 @@ def main(arguments):
         raise InputError(f"`--resume` takes no other options but those behind a recipe. Received: {arguments[0]}")
     recipe = parse_recipe(arguments) if arguments else None
     if folder is not None:
+        folder = Path(folder)
         recipe = find_run(folder, recipe)
         if recipe is None:
             print(f"The run in {folder} is finished")
@@ -42,28 +46,42 @@ def main(arguments):
     return 0
 
 
-def take_resume(arguments):
-    """The arguments without `--resume FOLDER`, and the folder, or `None`."""
+def take(arguments, option, wanted):
+    """The arguments without an option and its value, and the value, or `None`.
+
+    Args:
+        arguments: List of strings.
+        option: Such as `--resume`.
+        wanted: What its value is, for the error's sentence.
+
+    Raises:
+        InputError: If the option has no value.
+    """
     for index, argument in enumerate(arguments):
-        if argument == "--resume" or argument.startswith("--resume="):
-            _, sign, folder = argument.partition("=")
+        if argument == option or argument.startswith(f"{option}="):
+            _, sign, value = argument.partition("=")
             rest = arguments[index + 1 :]
             if not sign:
-                folder, rest = (rest[0], rest[1:]) if rest else ("", rest)
-            if not folder or folder.startswith("-"):
-                raise InputError(f"`--resume` must be followed by the folder of a run. Received: {folder or 'nothing'}")
-            return arguments[:index] + rest, Path(folder)
+                value, rest = (rest[0], rest[1:]) if rest else ("", rest)
+            if not value or value.startswith("-"):
+                raise InputError(f"`{option}` must be followed by {wanted}. Received: {value or 'nothing'}")
+            return arguments[:index] + rest, value
     return arguments, None
 
 
 def parse_recipe(arguments):
     """The recipe of a file or a name, the first of the arguments, with what the others change in it."""
+    recipe = load_recipe(find_recipe(arguments[0]))
+    changes, source = take(arguments[1:], "--data.source", f"one of {', '.join(BY_NAME)}")
+    if source is not None:
+        recipe = dataclasses.replace(recipe, data=change_source(recipe.data, source))
     return parse(
         Recipe,
-        default=load_recipe(find_recipe(arguments[0])),
-        args=arguments[1:],
+        default=recipe,
+        args=changes,
         prog=f"keras-adavit train {arguments[0]}",
         description="Trains what the recipe says; with --resume FOLDER, goes on with a run of it that was stopped. "
-        "Every field can be overridden:",
+        f"--data.source, one of {', '.join(BY_NAME)}, takes the images from another kind of source, whose fields then "
+        "stand below. Every field can be overridden:",
         config=(tyro.conf.AvoidSubcommands,),
     )

@@ -136,6 +136,8 @@ def train_on(splits, recipe, console, folder, devices):
         )
         if recipe.xla and devices.by_itself:
             console.print("Without XLA, in which several devices of TensorFlow cannot wait for each other")
+        if recipe.xla and keras.backend.backend() == "torch":  # which alone has none
+            console.print("Without XLA, which torch has not: steps are not compiled")
         if splits.split_table is not None:
             write_split(splits.split_table, folder / "split.csv")
         try:

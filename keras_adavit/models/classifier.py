@@ -8,11 +8,17 @@ from keras import ops
 
 from keras_adavit import macs
 from keras_adavit.devices.dispatch import replicas, whole_batch
-from keras_adavit.errors import InputError
-from keras_adavit.gating.external import RandomPolicy, check_policy
+from keras_adavit.gating.external import RandomPolicy
 from keras_adavit.gating.policy import LOGIT_KEYS, POLICY_KEYS, detail_keys
 from keras_adavit.gating.reduction import TokenReduction
 from keras_adavit.models.backbone import AdaViTBackbone
+from keras_adavit.models.compile_arguments import (
+    check_budget,
+    check_distillation,
+    check_jit_compile,
+    check_temperature,
+    check_training_policy,
+)
 from keras_adavit.models.input_data import check_call, check_images, check_label_form, checked, is_dataset, is_empty
 from keras_adavit.models.presets import (
     PRESETS,
@@ -26,13 +32,11 @@ from keras_adavit.models.validation import (
     check_class_names,
     check_execution,
     check_integer,
-    check_positive,
     check_preprocessing,
     refuse,
 )
 from keras_adavit.training import schedules
-from keras_adavit.training.budget import BudgetLoss
-from keras_adavit.training.distillation import DistillationLoss, Teacher, check_teacher
+from keras_adavit.training.distillation import Teacher
 from keras_adavit.training.metrics import PolicyMetrics
 from keras_adavit.training.optimizers import portable_config
 from keras_adavit.weights.download import download
@@ -297,34 +301,18 @@ class AdaViTClassifier(keras.Model):
             training_policy: A `RandomPolicy`, whose decisions are others at every step, a `TopKPolicy` or a
                 `MergePolicy`, which replace the decisions of the gates in training. The gates then learn nothing;
                 evaluation is as always.
-            **kwargs: More arguments of `keras.Model.compile`.
+            **kwargs: More arguments of `keras.Model.compile`. On torch `jit_compile=True` is refused.
 
         Raises:
             InputError: If an argument of these is something else, the model has no gate that the budget, the
                 temperature or the policy speaks of, or the teacher is of other sizes.
         """
-        if budget is not None:
-            if not isinstance(budget, BudgetLoss):
-                refuse("budget", "a `BudgetLoss` or None", budget)
-            budget.check_model(self.backbone, self.dense_macs)
-        if temperature is not None and self.backbone.gates is None:
-            raise InputError(f"`temperature` needs a model with gates. Received: temperature={temperature!r}")
-        if temperature is not None and not isinstance(temperature, schedules.Schedule):
-            temperature = check_positive("temperature", temperature)
-        if distillation is not None and teacher is None:
-            raise InputError(f"`distillation` needs a `teacher`. Received: distillation={distillation!r}, teacher=None")
-        if teacher is not None:
-            distillation = DistillationLoss() if distillation is None else distillation
-            if not isinstance(teacher, AdaViTClassifier) or teacher is self:
-                refuse("teacher", "another `AdaViTClassifier` or None", teacher)
-            if not isinstance(distillation, DistillationLoss):
-                refuse("distillation", "a `DistillationLoss` or None", distillation)
-            check_teacher(self, teacher, distillation)
+        check_jit_compile(kwargs.get("jit_compile"))
+        check_budget(self, budget)
+        temperature = check_temperature(self, temperature)
+        distillation = check_distillation(self, teacher, distillation)
+        check_training_policy(self, training_policy)
         if training_policy is not None:
-            if not isinstance(training_policy, (RandomPolicy, TokenReduction)):
-                expected = "a `RandomPolicy`, a `TopKPolicy`, a `MergePolicy` or None"
-                refuse("training_policy", expected, training_policy)
-            check_policy(training_policy, self.backbone, "training_policy")
             self.policy_seed.state.assign([getattr(training_policy, "seed", 0), 0])
         self.budget = budget
         self.temperature = temperature

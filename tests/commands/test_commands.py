@@ -1,5 +1,6 @@
 """`keras-adavit train` and `evaluate` as a user runs them."""
 
+import dataclasses
 import json
 import shutil
 
@@ -9,6 +10,7 @@ import pytest
 
 from keras_adavit import data as ka_data
 from keras_adavit.commands.main import main
+from keras_adavit.commands.train import parse_recipe
 
 # Without XLA: to compile takes longer than to train for so short.
 TINY = [
@@ -215,8 +217,44 @@ def test_help_and_missing_recipe(capsys, recipe):
     assert (code, "did you mean" in text) == (2, True)
     code, text = run(capsys, "train", recipe, "--help")
     assert code == 0
-    for option in ("--budget.macs-target", "--gates.heads", "--data.clutter", "--adaptive.gate-learning-rate"):
+    for option in (
+        "--data.source",
+        "--budget.macs-target",
+        "--gates.heads",
+        "--data.clutter",
+        "--adaptive.gate-learning-rate",
+    ):
         assert option in text
+
+
+def test_images_from_another_source_than_the_recipe_has(folder, capsys):
+    assert run(capsys, "shards", str(folder), "shards")[0] == 0
+    options = ["--data.source", "shards", "--data.path", "shards", "--data.augment.mixup", "0"]
+    of_folder, of_shards = (parse_recipe(["ada_deit_small", *more]) for more in ([], options))
+    before, after = of_folder.data, of_shards.data
+    assert after == ka_data.Shards(
+        path="shards",
+        crop_fraction=before.crop_fraction,
+        augment=dataclasses.replace(before.augment, mixup=0.0),
+    )
+    assert dataclasses.replace(of_shards, data=before) == of_folder
+    assert after.load(4, seed=0).train_examples == 36
+    assert parse_recipe(["ada_deit_small", "--data.source=folder"]) == of_folder
+    assert isinstance(parse_recipe(["digits", "--data.source=tfds", "--data.name", "mnist"]).data, ka_data.Tfds)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data.source", "cloud"], "`data.source` must be one of digits, folder, hugging-face, shards, tfds."),
+        (["--data.source"], "`--data.source` must be followed by one of digits, folder,"),
+        (["--data.source", "tfds", "--data.path", "photos"], "--data.path"),
+    ],
+)
+def test_a_source_that_is_none(options, message, recipe, capsys, tmp_path):
+    code, text = run(capsys, "train", recipe, *options)
+    assert (code, message in text) == (2, True), text
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_model_file_of_something_else_is_refused(capsys, tmp_path):

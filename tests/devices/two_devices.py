@@ -15,7 +15,7 @@ from pathlib import Path
 
 HOSTS = "KERAS_DISTRIBUTION_JOB_ADDRESSES" in os.environ
 if not HOSTS:
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
 
 import keras
 import tensorflow as tf

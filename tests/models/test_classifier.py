@@ -146,6 +146,15 @@ def test_dense_weights_of_another_size_change_nothing():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="what torch alone is refused")
+def test_torch_compile_is_refused():
+    model = make_model()
+    with pytest.raises(ka.InputError, match="`jit_compile` must be False or 'auto' on torch"):
+        model.compile(jit_compile=True)
+    model.compile(jit_compile="auto")
+    assert not model.jit_compile
+
+
 NAMES = ("ant", "bee", "cat", "dog", "elk")
 LOADED = """
 import sys

@@ -46,15 +46,15 @@ def fit(model, data, board, epochs=2, callbacks=(), **kwargs):
 
 
 def read(folder):
-    """The scalars in a folder's event files: a dict from a tag to its (step, value) pairs."""
+    """The scalars in a folder's event files: a dict from a tag to its (step, value) pairs by step."""
     found = {}
-    for path in sorted(folder.glob("events.*")):
+    for path in folder.glob("events.*"):
         for event in EventFileLoader(str(path)).Load():
             for value in event.summary.value:
                 if value.metadata.plugin_data.plugin_name == "scalars":
                     number = tensor_util.make_ndarray(value.tensor).item()
                     found.setdefault(value.tag, []).append((event.step, number))
-    return found
+    return {tag: sorted(points) for tag, points in found.items()}
 
 
 def test_usage_by_block(model):
