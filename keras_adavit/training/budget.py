@@ -149,6 +149,12 @@ class BudgetLoss:
                 f"`macs_target` must be a share in ({least / total_dense_macs:.3g}, 1] of the dense model's MACs, or "
                 f"an absolute number in ({least}, {total_dense_macs}]. Received: macs_target={target}"
             )
+        share, most = macs / total_dense_macs, (macs - least) / total_dense_macs
+        if self.macs_spread >= most:
+            raise InputError(
+                f"`macs_spread` must be below {most:.3g}: what lies that far under `macs_target`, {share:.3g} of the "
+                f"dense model's MACs, cannot be reached. Received: macs_spread={self.macs_spread}"
+            )
 
     def __call__(self, outputs, gates, dense_macs, step=0):
         """The terms, each unweighted.

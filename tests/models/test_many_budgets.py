@@ -103,3 +103,10 @@ def test_saved_and_loaded(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert loaded.backbone.gates == model.backbone.gates
     np.testing.assert_allclose(*(ops.convert_to_numpy(each(images())["logits"]) for each in (model, loaded)), atol=1e-6)
+
+
+def test_a_range_must_be_within_what_the_gates_can_skip():
+    with pytest.raises(ka.InputError, match=r"`macs_spread` must be below 0\.\d+: .*Received: macs_spread=0\.29"):
+        build(follow_budget=True).compile(
+            "sgd", ka.CrossEntropy(), budget=ka.BudgetLoss(macs_target=0.3, macs_spread=0.29)
+        )
