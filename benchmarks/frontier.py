@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rivals import rivals
+from rivals import EPOCHS, rivals
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -34,6 +34,8 @@ class Arguments:
     """Folder of the runs."""
     archive: Path | None = None
     """Archive of the images (.tar.gz), unpacked into `--runs` once."""
+    epochs: int = EPOCHS
+    """Epochs of every model, in all, those of its dense phase included; the same for all of a folder."""
     seeds: tuple[int, ...] = (0,)
     """Seeds, each of which trains every model."""
     only: tuple[str, ...] = ()
@@ -53,7 +55,7 @@ def main():
         return 0
     for seed in arguments.seeds:
         folder = arguments.runs / arguments.data / f"seed-{seed}"
-        recipes = rivals(arguments.data, images, seed, folder / "start" / "dense" / "last.keras")
+        recipes = rivals(arguments.data, images, seed, folder / "start" / "dense" / "last.keras", arguments.epochs)
         unknown = set(arguments.only) - set(recipes)
         if unknown:
             sys.exit(f"error: `--only` must be some of {', '.join(recipes)}. Received: {', '.join(unknown)}")

@@ -17,7 +17,8 @@ from keras_adavit.experiments import (
     TopKPolicy,
 )
 
-START_EPOCHS, ADAPTIVE_EPOCHS = 14, 10  # of a model with gates; all others train as long in one go
+EPOCHS = 24  # in all
+START = 0.6  # share of them before a model gets its gates
 RATE = 1e-3
 SIZES = {"width": 96, "depth": 6, "num_heads": 3, "mlp_ratio": 2.0, "stem": "conv"}
 DATA = {"cifar10": {"image_size": 32, "patch_size": 4}, "tiny_imagenet": {"image_size": 64, "patch_size": 8}}
@@ -31,7 +32,7 @@ HEADS = {"heads": "full", "blocks": False, "tokens": False, "key_gradient": Fals
 ALL = {"heads": "full", "blocks": True, "tokens": True}
 
 
-def rivals(data, folder, seed, start):
+def rivals(data, folder, seed, start, epochs=EPOCHS):
     """Recipes by name.
 
     Args:
@@ -39,10 +40,12 @@ def rivals(data, folder, seed, start):
         folder: Folder of its images, with `train` and `val`.
         seed: Seed of everything.
         start: Where the recipe `start` leaves its dense model (.keras), to which gates are added.
+        epochs: Of every model, in all.
 
     Returns:
         A dict; those that need `start` or `settled` come after it.
     """
+    before = round(START * epochs)
     sizes = {**SIZES, "patch_size": DATA[data]["patch_size"]}
     base = Recipe(
         name=data,
@@ -58,7 +61,7 @@ def rivals(data, folder, seed, start):
         budget=BudgetLoss(macs_target=0.5, noise_free=True),
         dense=DenseTraining(learning_rate=RATE, label_smoothing=0.1, drop_path=0.05),
         adaptive=AdaptiveTraining(
-            epochs=ADAPTIVE_EPOCHS,
+            epochs=epochs - before,
             learning_rate=RATE,
             gate_learning_rate=2 * RATE,
             warmup=0.05,
@@ -71,7 +74,7 @@ def rivals(data, folder, seed, start):
         xla=True,
     )
 
-    def dense(epochs=START_EPOCHS + ADAPTIVE_EPOCHS, final=1e-5, **sizes_changed):
+    def dense(epochs=epochs, final=1e-5, **sizes_changed):
         return dataclasses.replace(
             base,
             model=Model(**{**sizes, **sizes_changed}),
@@ -94,12 +97,12 @@ def rivals(data, folder, seed, start):
     teacher = DistillationLoss(attention_weight=0.0, temperature=2.0)
     return {
         # Its learning rate does not fall: that of the adaptive model goes on from there.
-        "start": dense(START_EPOCHS, final=RATE),
+        "start": dense(before, final=RATE),
         "adaptive-0.5": adaptive(),
         "shallow": dense(depth=SIZES["depth"] // 2),
         "dense": dense(),
         "narrow": dense(width=66),
-        "settled": dense(START_EPOCHS),
+        "settled": dense(before),
         "restarted": adaptive(dense_model=settled),
         "distilled": adaptive(dense_model=settled, distillation=teacher),
         "context": adaptive(gates={"token_context": True}),
