@@ -7,6 +7,7 @@
 - `attention(query, key, value, mask=None, scale=None)`: softmax(scale·q·k)·v of tensors (B, H, T, d), the softmax in
   float32. `mask` broadcasts to (B, H, T, T), rows are queries; it is boolean, or numbers that are added to the scores.
   `scale` is 1/√d by default.
+- `gradient_barrier(tensor)`: the tensor itself, whose gradient is computed once and not by each that reads it.
 - `gather(table, indices, axis=0)`: what lies in `table` at integer `indices` of any shape along an axis.
 """
 
@@ -16,12 +17,12 @@ from keras_adavit.errors import InputError
 
 backend = keras.backend.backend()
 if backend == "tensorflow":
-    from keras_adavit.kernels.tensorflow import attention, gather, gelu, layer_norm, linear
+    from keras_adavit.kernels.tensorflow import attention, gather, gelu, gradient_barrier, layer_norm, linear
 elif backend == "jax":
-    from keras_adavit.kernels.jax import attention, gather, gelu, layer_norm, linear
+    from keras_adavit.kernels.jax import attention, gather, gelu, gradient_barrier, layer_norm, linear
 elif backend == "torch":
-    from keras_adavit.kernels.torch import attention, gather, gelu, layer_norm, linear
+    from keras_adavit.kernels.torch import attention, gather, gelu, gradient_barrier, layer_norm, linear
 else:
     raise InputError(f"`KERAS_BACKEND` must be 'tensorflow', 'jax' or 'torch'. Received: {backend!r}")
 
-__all__ = ["attention", "gather", "gelu", "layer_norm", "linear"]
+__all__ = ["attention", "gather", "gelu", "gradient_barrier", "layer_norm", "linear"]

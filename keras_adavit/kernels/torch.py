@@ -24,6 +24,10 @@ def attention(query, key, value, mask=None, scale=None):
     return torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
 
 
+def gradient_barrier(tensor):
+    return tensor
+
+
 def gather(table, indices, axis=0):
     found = table.index_select(axis, indices.reshape(-1))  # half the time of `table[indices]`
     return found.reshape(*table.shape[:axis], *indices.shape, *table.shape[axis + 1 :])

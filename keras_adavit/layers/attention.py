@@ -74,7 +74,8 @@ class GatedAttention(keras.layers.Layer):
             head_keep = ops.cast(head_keep, qkv.dtype)[:, :, None, None]  # (B, H, 1, 1)
             if not self.partial_heads:
                 qkv = qkv * head_keep
-        query, key, value = (qkv[index] for index in range(3))  # (B, H, T, D/H) each
+        # Not by index: each gradient would be a whole `qkv` of zeros but for a third.
+        query, key, value = ops.unstack(qkv, 3)  # (B, H, T, D/H) each
         if training and token_keep is not None and self.key_gradient:
             attended = attention_weighing_keys(query, key, value, token_keep)
         elif training and token_keep is not None and (self.mask_after_softmax or self.mask_gradient):

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_adavit.gating.config import GateConfig
 from keras_adavit.gating.policy import LOGIT_KEYS, POLICY_KEYS
+from keras_adavit.kernels.dispatch import gradient_barrier
 from keras_adavit.layers.attention import GatedAttention
 from keras_adavit.layers.common import LayerNormalization
 from keras_adavit.layers.dropout import Dropout
@@ -183,7 +184,7 @@ class GatedBlock(keras.layers.Layer):
         Returns:
             The block's output (B, T, D), and a dict of the details.
         """
-        inputs = ops.cast(inputs, self.variable_dtype)
+        inputs = gradient_barrier(ops.cast(inputs, self.variable_dtype))
         decided = decisions is not None
         token_keep, head_keep, block_keep = (decisions[key] if decided else None for key in POLICY_KEYS)
         attended = self.attention(
@@ -197,7 +198,7 @@ class GatedBlock(keras.layers.Layer):
         attended, found = attended if details else (attended, {})
         if decided:
             attended = self._keep(attended, token_keep, block_keep[:, 0])
-        outputs = inputs + ops.cast(self.drop(attended, training=training), inputs.dtype)
+        outputs = gradient_barrier(inputs + ops.cast(self.drop(attended, training=training), inputs.dtype))
         has_full_heads = decided and self.head_gate is not None and self.gates.heads == "full"
         transformed = self.mlp(self.norm2(outputs), head_keep[:, None, :, None] if has_full_heads else None)
         if decided:

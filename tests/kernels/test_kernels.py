@@ -1,11 +1,11 @@
 import keras
 import numpy as np
 import pytest
-from gradients import gradients
+from gradients import gradient_of, gradients
 from keras import ops
 
 import keras_adavit as ka
-from keras_adavit.kernels.dispatch import attention, gelu, linear
+from keras_adavit.kernels.dispatch import attention, gelu, gradient_barrier, linear
 
 
 def rounded(shape, seed):
@@ -59,3 +59,16 @@ def test_gradients_in_bfloat16_are_close_to_those_in_float32():
     assert exact.keys() == close.keys()
     for path, value in exact.items():
         assert np.linalg.norm(close[path] - value) < 0.05 * np.linalg.norm(value) + 1e-6, path
+
+
+@pytest.mark.parametrize("first", [1.0, np.inf, np.nan])
+def test_a_gradient_barrier_changes_nothing(first):
+    values = np.random.default_rng(0).normal(size=(2, 3, 4)).astype("float32")
+    np.testing.assert_array_equal(ops.convert_to_numpy(gradient_barrier(ops.convert_to_tensor(values))), values)
+    slopes = values.copy()
+    slopes[0, 0, 0] = first
+    found = gradient_of(lambda tensor: ops.sum(gradient_barrier(tensor) * ops.convert_to_tensor(slopes)), values)
+    if np.isfinite(first):
+        np.testing.assert_array_equal(found, slopes)
+    else:
+        assert not np.isfinite(found).all()  # a step with such a gradient is left out, or is an error
