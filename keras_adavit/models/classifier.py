@@ -310,6 +310,8 @@ class AdaViTClassifier(keras.Model):
         check_jit_compile(kwargs.get("jit_compile"))
         check_budget(self, budget)
         temperature = check_temperature(self, temperature)
+        if teacher is not None and (not isinstance(teacher, AdaViTClassifier) or teacher is self):
+            refuse("teacher", "another `AdaViTClassifier` or None", teacher)
         distillation = check_distillation(self, teacher, distillation)
         check_training_policy(self, training_policy)
         if training_policy is not None:

@@ -36,8 +36,6 @@ def check_distillation(model, teacher, distillation):
             raise InputError(f"`distillation` needs a `teacher`. Received: distillation={distillation!r}, teacher=None")
         return None
     distillation = DistillationLoss() if distillation is None else distillation
-    if not isinstance(teacher, type(model)) or teacher is model:
-        refuse("teacher", "another `AdaViTClassifier` or None", teacher)
     if not isinstance(distillation, DistillationLoss):
         refuse("distillation", "a `DistillationLoss` or None", distillation)
     check_teacher(model, teacher, distillation)
