@@ -47,6 +47,8 @@ class Arguments:
 def main():
     """Runs the command."""
     arguments = tyro.cli(Arguments, description=__doc__)
+    if arguments.epochs < 2:
+        sys.exit(f"error: `--epochs` must be 2 or more, some of them with gates. Received: {arguments.epochs}")
     images = unpack(arguments)
     if arguments.measure:
         from frontier_results import write_results

@@ -54,10 +54,11 @@ def check_training_policy(model, policy):
 def check_jit_compile(jit_compile):
     """Raises `InputError` where Keras would give the training step to torch.compile.
 
-    Compiling took minutes for two blocks, as each layer of Keras is taken anew, and the step then 2.5 times its time.
+    On a CPU, compiling took minutes for two blocks, as each layer of Keras is taken anew, and the step then 2.5 times
+    its time.
     """
     if keras.backend.backend() == "torch" and jit_compile not in (False, None, "auto"):
         raise InputError(
-            "`jit_compile` must be False or 'auto' on torch: torch.compile takes minutes for Keras' layers, and makes "
-            f"the step slower. Received: jit_compile={jit_compile!r}"
+            "`jit_compile` must be False or 'auto' on torch: torch.compile took minutes for Keras' layers, and "
+            f"made the step slower, on a CPU. Received: jit_compile={jit_compile!r}"
         )

@@ -97,14 +97,14 @@ def test_more_devices_than_there_are():
         find_devices(99)
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="of torch")
+@pytest.mark.skipif(BACKEND != "torch", reason="what torch alone says: it has one device")
 def test_torch_has_one():
     assert find_devices("all").count == 1
     with pytest.raises(InputError, match=r"^`devices` must be 1 on torch, .* Received: devices=2$"):
         find_devices(2)
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="of torch")
+@pytest.mark.skipif(BACKEND != "torch", reason="what torch alone says: it has one device")
 def test_torch_has_one_host(monkeypatch):
     monkeypatch.setenv(ADDRESSES, "10.0.0.1:1234,10.0.0.2:1234")
     monkeypatch.setenv(HOST, "0")
