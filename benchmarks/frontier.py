@@ -85,15 +85,18 @@ def unpack(arguments):
 
 def train(recipe, folder):
     """Runs a recipe, or goes on with a run of it, in a process of its own."""
-    from keras_adavit.experiments.recipe_file import save_recipe
+    from keras_adavit.experiments.recipe_file import load_recipe, save_recipe
 
-    command = [sys.executable, str(ROOT / "train.py")]
-    if not (folder / "recipe.py").is_file():
+    command, old = [sys.executable, str(ROOT / "train.py")], folder / "recipe.py"
+    if not old.is_file():
         folder.parent.mkdir(parents=True, exist_ok=True)
         file = folder.parent / f"{folder.name}.py"
         save_recipe(recipe, file)
         arguments = [str(file), "--output", str(folder)]
     else:
+        begun, now = (f"{each.dense.epochs} + {each.adaptive.epochs}" for each in (load_recipe(old), recipe))
+        if begun != now:
+            sys.exit(f"error: `--epochs` must be as {folder} was begun (dense + adaptive {begun}). Received: {now}")
         arguments = ["--resume", str(folder)]
     print(f"{folder.parent.name} {folder.name}", flush=True)
     subprocess.run([*command, *arguments], check=True, env={"KERAS_BACKEND": "tensorflow", **os.environ})

@@ -12,6 +12,7 @@ from scipy import stats
 from turns import processor, time_in_turns
 
 from keras_adavit.evaluation.analysis import Breakdown
+from keras_adavit.evaluation.calibration import calibrate
 from keras_adavit.evaluation.comparison import compare_decisions
 from keras_adavit.evaluation.evaluate import evaluate
 from keras_adavit.experiments.recipe_file import load_recipe
@@ -23,6 +24,8 @@ ROUNDS = 5
 SIDE = 64  # of a photo that a box is given in, in pixels
 TIMED = {32: 256, 1: 64}  # images of a turn, by batch size
 SHARE = 0.5  # of the MACs
+BUDGETS = (0.35, 0.5, 0.55, 0.7)  # shares that one checkpoint is calibrated to; 0.55 is what three blocks cost
+CALIBRATED, CALIBRATION_IMAGES = ("adaptive-0.5", "any budget"), 2048
 DENSE = "start"  # to whose MACs and time those of all are compared: every adaptive model comes from it
 UNTRAINED = {
     "top-k of dense": [TopKPolicy(percent / 100) for percent in range(99, 0, -1)],
@@ -70,6 +73,12 @@ def write_results(data, images, runs, results):
             share = figures.macs_mean / dense_macs
             add(found, {"model": name, "seed": recipe.seed, "top1": figures.top1, "macs_share": share})
         add(found, row)
+        if folder.name in CALIBRATED:
+            some = splits.calibration.take(-(-CALIBRATION_IMAGES // 100)).cache()
+            for budget, figures in calibrated(model, some, validation):
+                share = figures.macs_mean / dense_macs
+                name = f"{folder.name}, calibrated to {budget}"
+                add(found, {"model": name, "seed": recipe.seed, "top1": figures.top1, "macs_share": share})
     times = time_models(models, validation)
     for row in found:
         row |= times.get(row["model"], {})
@@ -93,6 +102,21 @@ def untrained(model, validation):
             if float(outputs["macs"][0]) <= SHARE * model.dense_macs:
                 yield name, policy
                 break
+
+
+def calibrated(model, some, validation):
+    """Shifts a model's thresholds to each of `BUDGETS`: pairs of it and what is then reached; they end where they were.
+
+    Args:
+        model: An `AdaViTClassifier` with gates.
+        some: Training images to calibrate on.
+        validation: What is evaluated.
+    """
+    weights = model.get_weights()
+    for budget in BUDGETS:
+        calibrate(model, some, budget)
+        yield budget, evaluate(model, validation)
+    model.set_weights(weights)
 
 
 def draw(rows, path):
@@ -144,8 +168,10 @@ def box_usage(token_keep, boxes, backbone):
         backbone: The model's, which says how many patches a side has.
 
     Returns:
-        A dict of `kept_in_box` and `kept_outside`, means over photos with both kinds, and `box_correlation`:
-        Spearman's, of the share of the photo that the box takes and the patches kept.
+        A dict of `kept_in_box` and `kept_outside`, means over photos with both kinds; `others_in_box` and
+        `others_outside`, the same if each photo had the decisions of all in the mean, which is what comes of boxes
+        being in the middle; and `box_correlation`: Spearman's, of the share of the photo that the box takes and the
+        patches kept.
     """
     side = backbone.image_size // backbone.patch_size
     centres = (np.arange(side) + 0.5) / side
@@ -154,6 +180,9 @@ def box_usage(token_keep, boxes, backbone):
     inside = inside.reshape(len(boxes), -1)
     kept = token_keep[:, :, 1:].mean(axis=1)  # (N, T-1)
     both = inside.any(axis=1) & ~inside.all(axis=1)
-    means = [np.average(kept[both], axis=1, weights=mask[both]).mean() for mask in (inside, ~inside)]
+    means = {}
+    for name, keep in (("kept", kept), ("others", np.broadcast_to(kept.mean(axis=0), kept.shape))):
+        for place, mask in (("in_box", inside), ("outside", ~inside)):
+            means[f"{name}_{place}"] = float(np.average(keep[both], axis=1, weights=mask[both]).mean())
     correlation = stats.spearmanr(inside.mean(axis=1), kept.mean(axis=1)).statistic
-    return {"kept_in_box": means[0], "kept_outside": means[1], "box_correlation": float(correlation)}
+    return {**means, "box_correlation": float(correlation)}

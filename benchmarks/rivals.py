@@ -101,6 +101,7 @@ def rivals(data, folder, seed, start, epochs=EPOCHS):
         "adaptive-0.5": adaptive(),
         "shallow": dense(depth=SIZES["depth"] // 2),
         "dense": dense(),
+        "two blocks": dense(depth=SIZES["depth"] // 3),
         "narrow": dense(width=66),
         "settled": dense(before),
         "restarted": adaptive(dense_model=settled),

@@ -27,7 +27,8 @@ def code_cells(notebook):
 
 
 @pytest.mark.slow
-def test_it_runs_on_this_backend(notebook, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("one_backend")  # what it calls is tested on each
+def test_it_runs(notebook, tmp_path, monkeypatch):
     """With one epoch; in the process of a kernel, on the backend of `KERAS_BACKEND`."""
     nbclient = pytest.importorskip("nbclient", reason="needs nbclient, of the extra `dev`")
     for name in ("tf2onnx", "onnxruntime", "starlette"):
