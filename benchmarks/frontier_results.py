@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -14,7 +15,7 @@ from turns import processor, time_in_turns
 from keras_adavit.evaluation.analysis import Breakdown
 from keras_adavit.evaluation.calibration import calibrate
 from keras_adavit.evaluation.comparison import compare_decisions
-from keras_adavit.evaluation.evaluate import evaluate
+from keras_adavit.evaluation.evaluate import evaluate, predictor
 from keras_adavit.experiments.recipe_file import load_recipe
 from keras_adavit.gating.merging import MergePolicy
 from keras_adavit.gating.top_k import TopKPolicy
@@ -24,8 +25,9 @@ ROUNDS = 5
 SIDE = 64  # of a photo that a box is given in, in pixels
 TIMED = {32: 256, 1: 64}  # images of a turn, by batch size
 SHARE = 0.5  # of the MACs
-BUDGETS = (0.35, 0.5, 0.55, 0.7)  # shares that one checkpoint is calibrated to; 0.55 is what three blocks cost
-CALIBRATED, CALIBRATION_IMAGES = ("adaptive-0.5", "any budget"), 2048
+BUDGETS = (0.35, 0.5, 0.55, 0.7)  # shares that one checkpoint is calibrated to; 0.55 is near what three blocks cost
+CALIBRATED, CALIBRATION_IMAGES = ("adaptive-0.5", "any budget"), 1024
+CALIBRATED_TO = ", calibrated to "
 DENSE = "start"  # to whose MACs and time those of all are compared: every adaptive model comes from it
 UNTRAINED = {
     "top-k of dense": [TopKPolicy(percent / 100) for percent in range(99, 0, -1)],
@@ -47,11 +49,12 @@ def write_results(data, images, runs, results):
     splits = load_recipe(finished[0] / "recipe.py").data.load(100, seed=0)
     validation = splits.validation.cache()
     boxes = read_boxes(images / "boxes.tsv", splits.files) if data == "tiny_imagenet" else None
-    models = {}
+    models, policies = {}, {}
     for folder in finished:
         recipe = load_recipe(folder / "recipe.py")
         adaptive = recipe.adaptive.epochs > 0
-        model = load_model(folder / ("adaptive" if adaptive else "dense") / "last.keras")
+        path = folder / ("adaptive" if adaptive else "dense") / "last.keras"
+        model = load_model(path)
         models.setdefault(folder.name, model)
         dense_macs = models.get(DENSE, model).dense_macs
         breakdown = Breakdown()
@@ -72,14 +75,16 @@ def write_results(data, images, runs, results):
             figures = evaluate(model, validation, policy)
             share = figures.macs_mean / dense_macs
             add(found, {"model": name, "seed": recipe.seed, "top1": figures.top1, "macs_share": share})
+            models.setdefault(name, load_model(path))
+            policies[name] = policy
         add(found, row)
         if folder.name in CALIBRATED:
             some = splits.calibration.take(-(-CALIBRATION_IMAGES // 100)).cache()
             for budget, figures in calibrated(model, some, validation):
                 share = figures.macs_mean / dense_macs
-                name = f"{folder.name}, calibrated to {budget}"
+                name = f"{folder.name}{CALIBRATED_TO}{budget}"
                 add(found, {"model": name, "seed": recipe.seed, "top1": figures.top1, "macs_share": share})
-    times = time_models(models, validation)
+    times = time_models(models, policies, validation)
     for row in found:
         row |= times.get(row["model"], {})
     about = {"processor": processor(), "backend": keras.backend.backend(), "images": figures.images, "models": found}
@@ -120,30 +125,48 @@ def calibrated(model, some, validation):
 
 
 def draw(rows, path):
-    """Draws top-1 against MACs, and against time, of every model."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
+    """Draws top-1 against MACs, and against time, of every model; one that was calibrated to several as a line."""
+    rows = [row for row in rows if row["model"] != DENSE]  # which had fewer epochs
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
     for axis, key, title in zip(
         axes, ("macs_share", "time_batch_32"), ("MACs", "time an image, batch 32"), strict=True
     ):
-        for row in (row for row in rows if key in row and row["model"] != DENSE):  # which had fewer epochs
-            style = {"marker": "o", "color": "tab:blue"} if row["model"].startswith("adaptive") else {"marker": "s"}
-            axis.plot(row[key], 100 * row["top1"], **style, linestyle="")
-            axis.annotate(row["model"], (row[key], 100 * row["top1"]), (4, 4), textcoords="offset points", fontsize=7)
+        curves = {}
+        for row in (row for row in rows if key in row):
+            name, *calibrated_to = row["model"].split(CALIBRATED_TO)
+            point = (row[key], 100 * row["top1"])
+            if calibrated_to:
+                curves.setdefault(name, []).append(point)
+            elif key != "macs_share" or name not in CALIBRATED:  # which the line shows
+                axis.plot(*point, "ks", markersize=4)
+                axis.annotate(name, point, (5, -3), textcoords="offset points", fontsize=7)
+        for name, points in curves.items():
+            axis.plot(*zip(*sorted(points), strict=True), "o-", markersize=4, label=name)
+        if curves:
+            axis.legend(fontsize=7)
+        axis.margins(x=0.12)
         axis.set_xlabel(f"{title}, share of the dense model's")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("top-1, %")
     figure.savefig(path)
 
 
-def time_models(models, validation):
-    """Time an image of each model, packed, over that of `DENSE`, in turns on the same images, by batch size."""
+def time_models(models, policies, validation):
+    """Time an image of each model, packed, over that of `DENSE`, in turns on the same images, by batch size.
+
+    Args:
+        models: By name.
+        policies: Under which some of them run, by name.
+        validation: From which the images are.
+    """
     images = np.concatenate([np.asarray(images) for images, _ in validation.take(3)])
     ratios = {name: {} for name in models}
     for size, count in TIMED.items():
         runs = {}
         for name, model in models.items():
-            model.execution = "packed" if model.backbone.gates is not None else "masked"
-            runs[name] = model.predict_on_batch
+            policy = policies.get(name)
+            model.execution = "masked" if model.backbone.gates is None and policy is None else "packed"
+            runs[name] = partial(predictor(model, policy), number=0)
         seconds, _ = time_in_turns(runs, images[:count], size, ROUNDS)
         for name in models:
             each = np.divide(seconds[name], seconds[DENSE])
