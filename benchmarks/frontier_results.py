@@ -26,8 +26,8 @@ SIDE = 64  # of a photo that a box is given in, in pixels
 TIMED = {32: 256, 1: 64}  # images of a turn, by batch size
 SHARE = 0.5  # of the MACs
 BUDGETS = (0.35, 0.5, 0.55, 0.7)  # shares that one checkpoint is calibrated to; 0.55 is near what three blocks cost
-CALIBRATED, CALIBRATION_IMAGES = ("adaptive-0.5", "any budget"), 1024
-CALIBRATED_TO = ", calibrated to "
+CALIBRATED = ("adaptive-0.5", "any budget")
+BATCH, CALIBRATION_BATCHES = 100, 11
 DENSE = "start"  # to whose MACs and time those of all are compared: every adaptive model comes from it
 UNTRAINED = {
     "top-k of dense": [TopKPolicy(percent / 100) for percent in range(99, 0, -1)],
@@ -46,7 +46,7 @@ def write_results(data, images, runs, results):
     """
     found = []
     finished = sorted((path.parent for path in runs.glob("seed-*/*/results.json")), key=lambda path: path.name != DENSE)
-    splits = load_recipe(finished[0] / "recipe.py").data.load(100, seed=0)
+    splits = load_recipe(finished[0] / "recipe.py").data.load(BATCH, seed=0)
     validation = splits.validation.cache()
     boxes = read_boxes(images / "boxes.tsv", splits.files) if data == "tiny_imagenet" else None
     models, policies = {}, {}
@@ -59,37 +59,34 @@ def write_results(data, images, runs, results):
         dense_macs = models.get(DENSE, model).dense_macs
         breakdown = Breakdown()
         figures = evaluate(model, validation, recipe.adaptive.policy if adaptive else None, breakdown.add)
-        row = {
-            "model": folder.name,
-            "seed": recipe.seed,
-            "top1": figures.top1,
-            "macs": figures.macs_mean,
-            "macs_share": figures.macs_mean / dense_macs,
-        }
+        row = describe(folder.name, recipe, figures, dense_macs)
         if adaptive and recipe.adaptive.policy is None:
             start = load_model(recipe.dense_model)
             row |= dataclasses.asdict(compare_decisions(model, validation, start))
             if boxes is not None:
                 row |= box_usage(breakdown.arrays()["token_keep"], boxes, model.backbone)
         for name, policy in untrained(model, validation) if folder.name == "dense" else ():
-            figures = evaluate(model, validation, policy)
-            share = figures.macs_mean / dense_macs
-            add(found, {"model": name, "seed": recipe.seed, "top1": figures.top1, "macs_share": share})
+            add(found, describe(name, recipe, evaluate(model, validation, policy), dense_macs))
             models.setdefault(name, load_model(path))
             policies[name] = policy
         add(found, row)
         if folder.name in CALIBRATED:
-            some = splits.calibration.take(-(-CALIBRATION_IMAGES // 100)).cache()
-            for budget, figures in calibrated(model, some, validation):
-                share = figures.macs_mean / dense_macs
-                name = f"{folder.name}{CALIBRATED_TO}{budget}"
-                add(found, {"model": name, "seed": recipe.seed, "top1": figures.top1, "macs_share": share})
+            some = splits.calibration.take(CALIBRATION_BATCHES).cache()
+            for budget, reached in calibrated(model, some, validation):
+                add(found, describe(folder.name, recipe, reached, dense_macs) | {"calibrated_to": budget})
     times = time_models(models, policies, validation)
     for row in found:
-        row |= times.get(row["model"], {})
+        if "calibrated_to" not in row:
+            row |= times[row["model"]]
     about = {"processor": processor(), "backend": keras.backend.backend(), "images": figures.images, "models": found}
     (results / f"frontier-{data}.json").write_text(json.dumps(about, indent=2) + "\n")
     draw(found, results / f"frontier-{data}.svg")
+
+
+def describe(name, recipe, figures, dense_macs):
+    """What an `Evaluation` found of a model, as a row."""
+    share = figures.macs_mean / dense_macs
+    return {"model": name, "seed": recipe.seed, "top1": figures.top1, "macs": figures.macs_mean, "macs_share": share}
 
 
 def add(found, row):
@@ -133,9 +130,8 @@ def draw(rows, path):
     ):
         curves = {}
         for row in (row for row in rows if key in row):
-            name, *calibrated_to = row["model"].split(CALIBRATED_TO)
-            point = (row[key], 100 * row["top1"])
-            if calibrated_to:
+            name, point = row["model"], (row[key], 100 * row["top1"])
+            if "calibrated_to" in row:
                 curves.setdefault(name, []).append(point)
             elif key != "macs_share" or name not in CALIBRATED:  # which the line shows
                 axis.plot(*point, "ks", markersize=4)

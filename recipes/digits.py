@@ -5,7 +5,7 @@
 scikit-learn's real handwritten digits, each at a random size and place on a 36-pixel canvas with a scrap of another
 digit beside it: what matters, and how much of it there is, differs from image to image. Nothing is downloaded.
 
-Expected, on TensorFlow: 98.9 % at 0.42 of the MACs of the dense model that it begins from, which has 97.1 %, in seven
+Expected, on TensorFlow: 98.9 % at 0.42 of the MACs of the dense model that it begins from, which has 97.1 %, in eight
 minutes on a CPU core.
 """
 
@@ -32,5 +32,5 @@ recipe = Recipe(
         calibrate=True,
     ),
     batch_size=128,
-    xla=True,  # on the CPU too: XLA halves the time of a step
+    xla=True,  # on the CPU too
 )
